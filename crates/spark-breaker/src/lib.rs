@@ -1,0 +1,2 @@
+//! Circuit breaker, timeouts, bulkhead and failover for calls to AI providers.
+#![forbid(unsafe_code)]

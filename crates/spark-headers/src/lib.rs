@@ -1,0 +1,2 @@
+//! Security headers for tower services, on every response.
+#![forbid(unsafe_code)]

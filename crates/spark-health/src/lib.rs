@@ -1,0 +1,2 @@
+//! Live, ready and detailed health for tower services.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Prometheus metrics for tower services, with bounded cardinality.
+#![forbid(unsafe_code)]
