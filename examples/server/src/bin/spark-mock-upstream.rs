@@ -751,12 +751,12 @@ impl std::error::Error for HangUp {}
 mod tests {
     use super::*;
 
-    fn chat(body: Value) -> Chat {
+    fn chat(body: &Value) -> Chat {
         Chat::parse(body.to_string().as_bytes()).unwrap()
     }
 
     fn hello(stream: bool) -> Chat {
-        chat(json!({
+        chat(&json!({
             "model": "m",
             "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello there"}],
             "stream": stream,
@@ -839,7 +839,7 @@ mod tests {
     #[test]
     fn a_required_tool_is_called() {
         let tools = json!([{"type": "function", "function": {"name": "weather"}}]);
-        let chat = chat(json!({
+        let chat = chat(&json!({
             "model": "m",
             "messages": [{"role": "user", "content": [{"type": "text", "text": "and?"}]}],
             "tools": tools, "tool_choice": "required",
