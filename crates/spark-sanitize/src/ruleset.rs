@@ -1,0 +1,222 @@
+//! The rules: names, weights, defaults and patterns. How they are run is in `rules.rs`.
+//!
+//! In a pattern a blank stands for one to four bytes that are no letters or digits (with a count
+//! of its own, `{0,2}` or `?`, for that many); letters match in either case. A pattern is tried
+//! only near one of its cues, so each match must contain a cue, and is bounded in length.
+
+use crate::report::{
+    Action::{self, Allow, Block, Flag, Redact},
+    Kind::{self, Control, Exfiltration, Extraction, Hidden, Jailbreak, Limit, Override, Secret, Unicode},
+    Severity::{self, Critical, High, Low, Medium},
+};
+
+/// One rule of the fixed set.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) severity: Severity,
+    /// The balanced policy for what a caller writes.
+    pub(crate) user: Action,
+    /// The balanced policy for tool output and documents.
+    pub(crate) foreign: Action,
+    pub(crate) cues: &'static [&'static str],
+    pub(crate) pattern: &'static str,
+}
+
+// Rules that code finds, not a pattern.
+pub(crate) const CONTROL: usize = 0;
+pub(crate) const INVISIBLE: usize = 1;
+pub(crate) const BIDI: usize = 2;
+pub(crate) const TAG: usize = 3;
+pub(crate) const VARIATION: usize = 4;
+pub(crate) const NONCHARACTER: usize = 5;
+pub(crate) const PRIVATE_USE: usize = 6;
+pub(crate) const COMBINING: usize = 7;
+pub(crate) const PAYLOAD: usize = 8;
+pub(crate) const BITS: usize = 9;
+pub(crate) const PROMPT_LENGTH: usize = 10;
+pub(crate) const UNSETTLED: usize = 11;
+
+const fn built_in(name: &'static str, kind: Kind, severity: Severity, action: Action) -> Rule {
+    Rule { name, kind, severity, user: action, foreign: action, cues: &[], pattern: "" }
+}
+
+const fn rule(
+    name: &'static str,
+    kind: Kind,
+    severity: Severity,
+    (user, foreign): (Action, Action),
+    cues: &'static [&'static str],
+    pattern: &'static str,
+) -> Rule {
+    Rule { name, kind, severity, user, foreign, cues, pattern }
+}
+
+/// Verbs that set instructions aside.
+macro_rules! aside {
+    () => { r"\b(?:ignor(?:e[ds]?|ing)|disregard(?:ing|s|ed)?|forget(?:ting)?|overrid(?:e|es|ing)|overrule|bypass(?:ing)?|neglect|discard(?:ing)?|dismiss|erase|supersede|do not (?:follow|obey)|don.{0,3}t (?:follow|obey|listen to)|stop (?:following|obeying)|no longer (?:follow|obey)|pay no attention to|never mind|set aside|abandon|unlearn)" };
+}
+/// What is set aside.
+macro_rules! orders {
+    () => { r"(?:instructions?|inst[a-z]{0,3}ctions?|prompts?|directives?|directions?|guidelines?|rules?|commands?|programming|constraints?|restrictions?|orders|protocols?|polic(?:y|ies)|training|guardrails?|safeguards?|safety measures?)\b" };
+}
+/// Words that say which orders: those that were given to the model.
+macro_rules! given {
+    () => { r"(?:all|any|every|your|previous|previously|prior|above|preceding|earlier|former|foregoing|past|initial|original|existing|system|safety|old)" };
+}
+/// Verbs that ask for something to be said.
+macro_rules! tell {
+    () => { r"\b(?:reveal|show|print|repeat|output|tell|give|display|leak|disclose|expose|share|send|write|provide|return|recite|reproduce|dump|list|spell|say|state|describe|summari[sz]e|translate|encode|paste|echo|copy|what(?: is| are| was| were|.{0,3}s))\b" };
+}
+
+/// Every rule. The order of the first ones is that of the constants above.
+#[rustfmt::skip]
+pub(crate) static RULES: &[Rule] = &[
+    built_in("unicode.control", Unicode, Low, Redact),
+    built_in("unicode.invisible", Unicode, Low, Redact),
+    built_in("unicode.bidi", Unicode, Medium, Redact),
+    built_in("unicode.tag", Unicode, Medium, Redact),
+    built_in("unicode.variation", Unicode, Low, Redact),
+    built_in("unicode.noncharacter", Unicode, Low, Redact),
+    built_in("unicode.private_use", Unicode, Low, Flag),
+    built_in("unicode.combining", Unicode, Low, Flag),
+    built_in("hidden.payload", Hidden, Critical, Block),
+    built_in("hidden.bits", Hidden, High, Flag),
+    built_in("limit.prompt_length", Limit, High, Block),
+    built_in("limit.unsettled", Limit, High, Block),
+
+    // ── Set your instructions aside ──────────────────────────────────────────────────────────
+    rule("override.ignore_instructions", Override, Critical, (Block, Block),
+        &["instruct", "prompt", "directi", "guideline", "rule", "command", "programming",
+          "constraint", "restriction", "orders", "protocol", "polic", "training", "guardrail",
+          "safeguard", "safety", "ctions"],
+        concat!(aside!(), r"(?: (?:absolutely|completely|entirely|about|of|the|my|our|any|these|those|this|that|and|or|in|what|everything|me|to|literally)){0,4} ",
+            given!(), r"(?: [a-z0-9']{1,14}){0,4}? ", orders!())),
+    rule("override.instructions_above", Override, Critical, (Block, Block),
+        &["ignor", "disregard", "forget", "overrid", "bypass", "neglect", "discard", "follow", "obey",
+          "attention", "erase", "abandon", "dismiss", "unlearn"],
+        concat!(aside!(), r"(?: [a-z']{1,12}){0,4} (?:instructions?|prompts?|directions?|directives?|rules?|guidelines?|commands?|orders)(?: [a-z']{1,12}){0,4}? (?:above|before|beforehand|earlier|previously|so far|up to now|until now|prior|until this point|you (?:were|have been|had been|got|received|have received))\b")),
+    rule("override.forget_everything", Override, High, (Flag, Flag),
+        &["forget", "ignor", "disregard", "overrid", "discard", "dismiss", "erase", "neglect"],
+        concat!(aside!(), r"(?: (?:about|of|the|please|now|literally|absolutely))? (?:everything|all|anything|whatever|what|the (?:above|previous|preceding|former|prior|last|first)|(?:any |all )?(?:previous|prior|above|preceding|earlier))(?: [a-z']{1,12}){0,5}? (?:above|before|beforehand|previous(?:ly)?|prior|so far|told|said|learned|instructed|discussed|know|been|talked|wrote|written|tasks?|assignments?|texts?|conversations?|contexts?|messages?|information|requests?|inputs?|statements?|sentences?|contents?)\b")),
+    rule("override.follow_instead", Override, High, (Flag, Flag),
+        &["instruct", "task", "directive", "command"],
+        r"\b(?:(?:here (?:is|are)|these are|this is|following are) (?:your|the|my) (?:new|real|actual|updated|true) (?:instructions?|tasks?|rules?|directives?|orders?|objectives?|role)|(?:your|the) (?:new|real|actual|updated|only) (?:instructions?|tasks?|directives?|objective|command)s? (?:is|are|now|will be)|(?:new|important|updated|revised|additional|urgent|real) (?:system |side |secret )?(?:instructions?|directives?|task|command)s?(?: for (?:you|the (?:assistant|ai|model|llm)))? {0,2}(?::|are|\*\*|\n)|strictly adhere to the following|follow (?:only )?(?:these|the following|this|my)(?: new)? (?:instructions?|directives?|commands?) instead|instead(?: of (?:that|this))? (?:follow|obey|execute) (?:these|this|the following|my))"),
+    rule("override.authority", Override, High, (Flag, Flag),
+        &["override", "mode", "system", "developer", "creator", "admin", "designer", "debug", "authori"],
+        r"(?:\b(?:system|admin(?:istrator)?|developer|priority|emergency|security|safety|instruction|root|operator|policy|manual) overr?ide\b|\boverride(?: code| mode| protocol)? {0,2}[:=]|\b(?:admin|debug|maintenance|god|sudo|root|system|super ?user|diagnostic|unrestricted|test) mode (?:is |now |has been )?(?:on|enabled|activated?|active|engaged|entered|engage)|\b(?:enter|activate|enable|switch to|engage|initiate|go into)(?: the| your)?(?: [a-z]{1,12})? (?:admin|debug|maintenance|god|sudo|root|developer|unrestricted|diagnostic|jailbreak|dan) mode|\bi(?: a|.{0,3})m (?:your|the|an?)(?: [a-z]{2,10})? (?:developer|creator|administrator|admin|programmer|designer|owner|superior|system administrator|engineer|maker)\b|[\[<(*#] ?system (?:note|message|notice|override|update|alert|mode|prompt|instruction)s?\b|\bsystem mode\b|\bsystem (?:note|override|notice|alert|update|command) ?:|\bnote to (?:the )?(?:ai|assistant|llm|model|chatbot|language model)\b|\bsafety (?:protocols?|filters?|measures?|checks?)(?: (?:is|are|has been|have been|now))? (?:disabled|off|suspended|lifted|deactivated|removed))"),
+    rule("override.end_of_prompt", Override, High, (Flag, Redact),
+        &["end", "begin", "start", "new task", "user_input", "history", "input", "prompt"],
+        r"(?:[-=#*_\[<{]{2,40} ?(?:end|start|begin(?:ning)?)(?: of)? (?:the )?(?:system |user |initial )?(?:prompt|instructions?|input|message|context|conversation|document|text|data|email|session|task)|\[ ?(?:input|history|system prompt|user input|prompt|context|data|instructions?) (?:ends?|starts?|begins?)(?: here)? ?\]|={4,40} ?end\b|\b(?:now we will|you will now|let us now) (?:perform|do|begin) a (?:different|new) task|</(?:main|data|user_?input|document|context|email|message|instructions?|untrusted|system|prompt|tool_result|query|text|input)>.{0,30}(?:ignore|you|now|new|system|please|forget|disregard|important))"),
+    rule("override.german", Override, Critical, (Block, Block),
+        &["anweisung", "instruktion", "befehl", "regeln", "vorgabe", "richtlinie", "anordnung", "aufforderung", "auftrage"],
+        r"(?:\b(?:ignorier[a-z]{0,3}|vergiss|vergesst|vergessen|missachte[nt]?|verwirf|umgeh[a-z]{0,2}|beachte nicht|befolge nicht)(?: [a-z]{1,14}){0,4} (?:anweisung|instruktion|befehl|regeln|vorgabe|richtlinie|anordnung|aufforderung|auftrage)|\b(?:vorherig|vorangegangen|bisherig|vorig|obig|fru?e?her|all|dein|eur|ihr|samtlich)[a-z]{0,3}(?: [a-z]{1,14}){0,2} (?:anweisung|instruktion|befehl|regeln|vorgabe|richtlinie|anordnung|aufforderung)[a-z]{0,3}(?: [a-z]{1,14}){0,3} (?:ignorier|vergess|missacht|verwerfen|verwirf))"),
+    rule("override.spanish", Override, Critical, (Block, Block),
+        &["instruccion", "indicacion", "ordenes", "reglas", "directri", "directiva"],
+        r"\b(?:ignor(?:a|e|ar|en|ad|es)|olvid(?:a|e|ar|en|es)(?:te)?|descart(?:a|e|ar)|omit(?:e|a|ir)|desobedece|no sigas|haz caso omiso|pasa por alto)(?: [a-z]{1,12}){0,4}? (?:instrucciones|instruccion|indicaciones|ordenes|reglas|directrices|directivas)\b"),
+    rule("override.french", Override, Critical, (Block, Block),
+        &["instruction", "consigne", "directive", "regles", "ordres"],
+        r"\b(?:ignore[zrs]?|oublie[zrs]?|neglige[zr]?|contourne[zr]?|ne (?:tiens|tenez|tenir) pas compte|fai(?:s|tes) abstraction|ne (?:suis|suivez) (?:pas|plus))(?: [a-z']{1,12}){0,3}? (?:(?:les|tes|vos|des|ces|toutes|tous|mes) ){1,2}(?:[a-z]{1,12} ){0,2}?(?:instructions|consignes|directives|regles|ordres)\b"),
+    rule("override.romance", Override, Critical, (Block, Block),
+        &["istruzioni", "instrucoes", "regole", "regras", "ordens", "diretrizes"],
+        r"\b(?:ignor(?:a|i|are|ate|e|ar|em)|dimentic(?:a|are|ate|hi)|esque(?:ca|ce|cer)|desconsidere|trascura)(?: [a-z]{1,12}){0,4}? (?:istruzioni|instrucoes|regole|regras|ordens|diretrizes)\b"),
+    rule("override.forget_foreign", Override, High, (Flag, Flag),
+        &["vergiss", "vergessen", "olvida", "oublie", "ignorier", "dimentica", "esqueca"],
+        r"(?:\b(?:vergiss|vergessen sie|vergesst|ignorier[a-z]{0,3})(?: [a-z]{1,12}){0,3}? (?:alles|davor|vorher|zuvor|bisher|obige|vorherige|vorige)|\b(?:olvid[a-z]{1,4}|ignora)(?: [a-z]{1,10}){0,2}? (?:todo|anterior|anteriores)|\b(?:oublie[zrs]?|ignore[zrs]?) (?:tout|toutes)\b|\b(?:dimentica|esqueca) (?:tutto|tudo))"),
+
+    // ── Show me your instructions ────────────────────────────────────────────────────────────
+    rule("extraction.system_prompt", Extraction, Critical, (Block, Block),
+        &["prompt", "instruction", "system message", "preamble"],
+        concat!(tell!(), r"(?: [a-z']{1,12}){0,5}? (?:your|thy|ur|its|the chatbot.{0,3}s|the (?:ai|assistant|model).{0,3}s)(?: (?:full|entire|exact|own|complete|very|current|whole|original|initial)){0,2} (?:(?:system|initial|original|hidden|secret|internal|base|core|master|pre|starting|developer|first|confidential)(?: [a-z]{1,12})? (?:prompts?|instructions?|messages?|preamble|directives?)|prompts?\b|preamble)")),
+    rule("extraction.instructions", Extraction, High, (Flag, Flag),
+        &["prompt", "instruction", "system message", "guidelines", "rules", "directives", "configuration"],
+        concat!(tell!(), r"(?: [a-z']{1,12}){0,5}? (?:(?:your|these|the)(?: [a-z]{1,12}){0,2}? (?:system|initial|original|hidden|secret|internal|previous|prior|above|preceding|first|last) (?:[a-z]{1,12} )?(?:prompts?|instructions?|messages?|rules|guidelines|configuration|directives?)|your (?:[a-z]{1,10} )?(?:instructions|directives|guidelines|configuration|programming)|(?:all|everything)(?: [a-z]{1,10}){0,3} (?:above|before)|(?:prompts?|instructions?)(?: [a-z]{1,12}){0,3} (?:above|before|given to you|you (?:were|have been) given))\b")),
+    rule("extraction.repeat_above", Extraction, High, (Flag, Flag),
+        &["above", "you are", "verbatim", "word for word", "beginning", "before", "previous", "preceding", "first"],
+        r"(?:\b(?:repeat|print|output|write|copy|say|recite|echo|return|read)(?: [a-z]{1,10}){0,4}? (?:(?:words|text|sentences?|lines?|content|everything|all|message|paragraph|conversation|phrase|document|symbols|characters)(?: [a-z]{1,10}){0,4}? (?:above|before this|before|preceding)|(?:the )?(?:above|previous|preceding|first|last) (?:text|words?|sentences?|lines?|messages?|content|paragraph|conversation|prompt))\b|\b(?:starting|beginning|starts|begin|begins|start) (?:with|from|by)(?: [a-z]{1,10}){0,3} ?.{0,3}you are\b|\bfrom the (?:very )?(?:beginning|start) of (?:this|the|our) (?:conversation|chat|prompt|session|context)|\bverbatim(?: [a-z]{1,10}){0,4} (?:prompt|instructions?)|\b(?:prompt|instructions?)(?: [a-z]{1,10}){0,3} (?:verbatim|word for word)\b|\bwhat (?:was|were|did)(?: [a-z]{1,10}){0,3} (?:first|initial|previous|above|earlier)(?: [a-z]{1,10}){0,2} (?:instructions?|prompt|messages?))"),
+    rule("extraction.foreign", Extraction, Critical, (Block, Block),
+        &["system", "sistema"],
+        r"(?:\b(?:zeig|nenn|verrate?|gib|wiederhol|druck|offenbar|ausgeben|lautet|was ist|wie ist)[a-z]{0,3}(?: [a-z]{1,12}){0,4}? (?:dein|deine[nrms]?|ihr|ihre[nrms]?|euer|eure)(?: [a-z]{1,12}){0,2}? ?.{0,2}system.{0,2}(?:prompt|anweisung|nachricht|instruktion)|\b(?:muestra|muestrame|revela|revele|dime|repite|imprime|cual es|ensena)(?: [a-z]{1,12}){0,3}? (?:tu|tus|su|sus|el|las)(?: [a-z]{1,12}){0,2}? (?:prompt|mensaje|instrucciones|indicaciones)(?: (?:de|del))? sistema|\b(?:montre|revele|affiche|repete|donne|dis|quel est)[a-z]{0,3}(?: [a-z]{1,12}){0,3}? (?:ton|votre|tes|vos|ta)(?: [a-z]{1,12}){0,2}? (?:prompt|message|instructions|invite)(?: (?:de|du))? systeme)"),
+
+    // ── Be someone who has no rules ──────────────────────────────────────────────────────────
+    rule("jailbreak.persona", Jailbreak, Critical, (Block, Block),
+        &["do anything now", "dan", "jailbr", "developer mode", "machiavelli", "devmode", "opposite mode", "confidant", "anarchy", "dude"],
+        r"(?:\bdo anything now\b|\b(?:you are|act as|be|become|as|called|named|pretend to be|simulate|respond as)(?: now| going to be)? (?:an? )?[\x22']?dan\b[^a-z]|\[?\bdan\b\]? ?[:\]].{0,10}|\bstay(?:ing)? a dan\b|\bjailbr(?:eak|oken)(?:ed|ing)? (?:mode|version|enabled|ai|prompt|response|answer|output|chatgpt)|\[ ?(?:.{0,4})jailbreak ?\]|\b(?:with|enable|enabled|in|simulate|activate)(?: [a-z]{1,12}){0,2} developer mode\b|\bdeveloper mode (?:is |now |output|enabled|on\b|activated|v\d)|\bdevmode\b|\balways intelligent and machiavellian\b|\b(?:evil|anti|opposite|chaos|anarchy|rebel) ?(?:dan|gpt|mode|bot|confidant)\b|\bevil trusted confidant\b)"),
+    rule("jailbreak.unrestricted", Jailbreak, High, (Flag, Flag),
+        &["ethic", "moral", "restrict", "limitation", "filter", "censor", "unrestricted", "guideline", "confines", "constraints", "rules", "boundar", "legal"],
+        r"(?:\b(?:no|without|free (?:of|from)|un ?bound by|not (?:bound|restricted|limited|constrained|restrained|governed) by|regardless of|ignor(?:e|es|ing)|lacks?|disregard(?:s|ing)?|any|devoid of|beyond|bypass(?:es|ing)?|never (?:cares?|worr(?:y|ies)) about|does(?:n.{0,3}t| not) (?:care about|have)|(?:do|does)(?:n.{0,3}t| not) have(?: any)?)(?: [a-z]{1,12}){0,3}? (?:ethic(?:s|al)|moral(?:s|ity|ly)?|legal(?:ity)?|content|safety|openai|censorship)(?: [a-z]{1,12}){0,4}? (?:guidelines?|restrictions?|limitations?|constraints?|polic(?:y|ies)|filters?|rules?|boundar(?:y|ies)|concerns?|considerations?|principles?|standards?|norms|compass|obligations?|issues|consequences?|repercussions?)\b|\bfree (?:of|from) (?:all |any )?(?:restrictions|censorship|filters|limitations)|\b(?:unfiltered|uncensored|amoral|unrestricted|unethical|immoral)(?: and (?:[a-z]{1,12}))?,? (?:[a-z]{1,12} )?(?:ai|chatbot|bot|model|response|answer|assistant|persona|character|advice|version|robot|language model|responses|answers)\b|\b(?:broken|broke|break) free (?:of|from)(?: the)?(?: [a-z]{1,12}){0,2}? (?:confines|constraints|rules|restrictions|limitations|chains)|\bdo(?:es)? not have to abide by\b|\bno (?:ethical|moral)(?: or (?:moral|ethical|legal))?|\b(?:without|no)(?: any)? (?:restrictions|limitations|filters?|censorship)(?: (?:whatsoever|at all|or|and|on what))|\bdoes not (?:follow|have|obey)(?: any)? (?:rules|ethics|morals|restrictions|filters))"),
+    rule("jailbreak.never_refuse", Jailbreak, High, (Flag, Flag),
+        &["refuse", "reject", "say no", "declin", "can do anything", "comply", "deny", "apologi", "anything", "obey", "as an ai", "can't", "sorry", "cannot"],
+        r"(?:\b(?:never|not|cannot|can ?not|can.{0,3}t|won.{0,3}t|don.{0,3}t|do not|must not|without)(?: ever| be able to| allowed to)? (?:refus(?:e|es|ing)|reject(?:s|ing)?|declin(?:e|es|ing)|deny|say no|say that you can|say you can|say i can)\b|\bnever (?:say|use|write|include)(?: [a-z]{1,12}){0,4} ?.{0,2}(?:i.{0,3}m sorry|i cannot|i can.{0,3}t|as an ai)|\b(?:must|always|will)(?: always| never)? (?:compl(?:y|ies) with|obeys?|fulfil+s?) (?:all|any|every|my|each|whatever)|\b(?:answer|respond to|reply to|comply with|fulfil+) (?:any|every|all)(?: of)?(?: my| the)? (?:questions?|requests?|prompts?|commands?)(?: [a-z]{1,10}){0,6} (?:without|no matter|regardless|even if)|\bas an ai language model.{0,6} (?:is|are) (?:forbidden|banned|not allowed)|\bcan (?:do|say|generate|create|provide|answer) anything\b|\bno matter how (?:illegal|immoral|unethical|harmful|dangerous|offensive))"),
+    rule("jailbreak.stay_in_character", Jailbreak, Medium, (Flag, Flag),
+        &["in character", "break character", "tokens", "classic", "both as", "two responses", "two ways", "two different", "openai", "chatgpt", "gpt"],
+        r"(?:\b(?:stay|remain|keep) in character\b(?:.{0,120}\b(?:refus|rule|never|token|restrict|dan|unethical|illegal)[a-z]{0,6})|\b(?:breaking|break|broke) character\b(?:.{0,160}\b(?:remind|say|token|stay|dan|rule)[a-z]{0,6})|\b(?:lose|deduct|deducted|have|subtract)(?: [a-z0-9]{1,8}){0,3} tokens\b.{0,80}\b(?:refus|reject|answer|question|die|0|input)|\[?(?:.{0,4})classic\]?.{0,80}\b(?:dan|jailbreak|standard)\b|\b(?:two|2|both)(?: different| separate)? (?:responses|answers|ways|paragraphs|outputs|replies)\b.{0,80}\b(?:normal|standard|gpt|chatgpt|unfiltered|regular|first)\b|\[?(?:chat)?gpt\]? ?:.{0,80}\b(?:normal|standard|way)|\b(?:against|violat(?:e|es|ing)|violation of|ignor(?:e|es|ing)|bypass(?:es|ing)?|bound by|follow(?:ing)?|regardless of|disregards?|despite|not|free of|free from) (?:[a-z]{1,10} ){0,3}?openai.{0,3}s?(?: [a-z]{1,10}){0,3} (?:polic(?:y|ies)|guidelines|rules|restrictions|content|terms|limitations))"),
+
+    // ── Speaking as the template ─────────────────────────────────────────────────────────────
+    rule("control.system_turn", Control, High, (Redact, Redact),
+        &["system", "developer"],
+        r"(?:<\|(?:im_start|start_header_id|start|header_start|turn)\|?>\s{0,4}(?:system|developer)\b|<\|system\|>|\[system_prompt\]|<\|system_token\|>|<start_of_turn>\s{0,4}(?:system|developer)\b)"),
+    rule("control.token", Control, Medium, (Flag, Redact),
+        &["<|", "inst]", "<sys>>", "</sys>>", "of_turn>", "of_turn|", "_prompt]", "tool_", "_tools]"],
+        r"(?:<\|/?(?:[a-z_]|\xe2\x96\x81){2,32}\|>|\[/?inst\]|<</?sys>>|</?(?:start|end)_of_turn>|\[/?(?:system_prompt|available_tools|tool_calls|tool_results)\]|</?tool_(?:call|response)>)"),
+    rule("control.role_line", Control, Low, (Allow, Flag),
+        &["system", "instruction", "human", "assistant"],
+        r"(?:(?:^|\n)[\s#*>]{0,6}system(?: prompt| message| instruction)?[\s*]{0,3}:|\n\n(?:human|assistant) {0,2}:|(?:^|\n)#{2,4} ?(?:instructions?|system) ?:)"),
+
+    // ── Carrying text away ───────────────────────────────────────────────────────────────────
+    rule("exfiltration.template_url", Exfiltration, High, (Redact, Redact),
+        &["http", "//"],
+        r"(?:!?\[[^\]\n]{0,100}\]\(\s{0,4}<?(?:https?:)?//[^)\s]{1,200}?[?&/=](?:[^)\s]{0,100}?)(?:\[[a-z_ ]{2,40}\]|\{{1,2}[a-z_. ]{2,40}\}{1,2}|<[a-z_ ]{2,40}>|\$[a-z_{(]|%s|\b(?:your_?|chat_?|conversation_?|user_?)?(?:secrets?|system_?prompt|history|conversation|api_?key|base64)\b)|<img\b[^>]{0,100}?\bsrc ?= ?.{0,2}(?:https?:)?//[^>\s]{1,200}[?&/=][^>\s]{0,80}(?:\[[a-z_ ]{2,40}\]|\{[a-z_. {]{2,40}\}|secret|system_?prompt|history|conversation))"),
+    rule("exfiltration.send_to", Exfiltration, High, (Flag, Flag),
+        &["http", "www.", "@", "webhook", "url", "endpoint"],
+        r"\b(?:send|forward|post|upload|exfiltrate|transmit|leak|e-?mail|append|submit|deliver|copy|include|embed|encode|add)(?: [a-z']{1,12}){0,4}? (?:chat|conversation|(?:system )?prompt|secrets?|passwords?|credentials?|api[ _]?keys?|tokens?|history|confidential|sensitive|private|personal|internal|environment)(?:[^\n]{0,60}?) (?:to|in|via|into|as|at|through) [^\n]{0,30}?(?:https?://|www\.|[a-z0-9._-]{1,40}@[a-z0-9-]|webhook|\burl\b|endpoint)"),
+    rule("exfiltration.mail_order", Exfiltration, Medium, (Allow, Flag),
+        &["@"],
+        r"\b(?:send|e-?mail|forward|reply|write|dispatch|shoot|deliver|transmit|submit|compose)\b[^\n]{0,160}?[a-z0-9._%+-]{1,40}@[a-z0-9-]{1,40}\.[a-z]{2}"),
+
+    // ── Giving secrets away ──────────────────────────────────────────────────────────────────
+    rule("secret.reveal", Secret, High, (Flag, Flag),
+        &["secret", "password", "passphrase", "passcode", "api key", "api_key", "credential", "access code", "private key", "flag"],
+        concat!(r"(?:", tell!(), r"(?: [a-z']{1,10}){0,3}? (?:the|your|our|this|its|any|me|us|hidden|confidential) (?:[a-z]{1,12} ){0,2}?(?:secrets?(?: (?:key|word|code|phrase|password))?|passwords?|passphrase|passcode|api[ _]keys?|credentials|access codes?|private key)\b|\b(?:the|your) (?:secret|password|passphrase)(?: (?:key|word|phrase|code))? (?:is|was|you|that you|backwards?|in reverse|reversed|encoded|in base64|letter|character)|\b(?:letters?|characters?|symbols?|part|digits?|half|hint|hints|length|synonym|acronym|poem|story|rhyme[sd]?|clue|ascii|morse|emoji)[a-z]{0,2}(?: [a-z]{1,10}){0,5}? (?:the|your|a|this) (?:secret|password|passphrase|passcode)\b)")),
+    rule("secret.machine", Secret, High, (Flag, Flag),
+        &["/etc/", "id_rsa", ".env", "environ", "aws_secret", "whoami", "/bin/", "rm -rf", "os.system", "exec("],
+        r"(?:\b(?:cat|print|read|show|dump|output|type|less|include|open) [^\n]{0,30}?(?:/etc/(?:passwd|shadow)|id_rsa|\.env\b|aws_secret)|\b(?:print|show|list|dump|reveal|output|leak)(?: [a-z]{1,10}){0,3}? environment variables?|\b(?:run|execute|exec|eval|bypass|inject) ?[:`(] ?[^\n]{0,80}?(?:whoami|/etc/passwd|rm -rf|/bin/(?:ba)?sh|os\.system|os['.\]_a-z]{0,14}system|exec\())"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_name_their_rules() {
+        for (index, name) in [
+            (CONTROL, "unicode.control"),
+            (INVISIBLE, "unicode.invisible"),
+            (BIDI, "unicode.bidi"),
+            (TAG, "unicode.tag"),
+            (VARIATION, "unicode.variation"),
+            (NONCHARACTER, "unicode.noncharacter"),
+            (PRIVATE_USE, "unicode.private_use"),
+            (COMBINING, "unicode.combining"),
+            (PAYLOAD, "hidden.payload"),
+            (BITS, "hidden.bits"),
+            (PROMPT_LENGTH, "limit.prompt_length"),
+            (UNSETTLED, "limit.unsettled"),
+        ] {
+            assert_eq!(RULES[index].name, name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_carry_their_family() {
+        let mut names: Vec<_> = RULES.iter().map(|r| r.name).collect();
+        for rule in RULES {
+            assert!(rule.name.starts_with(&format!("{}.", rule.kind.as_str())), "{}", rule.name);
+            assert_eq!(rule.cues.is_empty(), rule.pattern.is_empty(), "{}", rule.name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), RULES.len());
+    }
+}
