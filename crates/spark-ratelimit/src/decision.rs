@@ -1,0 +1,264 @@
+//! The answer to "may it?".
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::Guard;
+use http::HeaderValue;
+
+use crate::headers;
+use crate::plan::Plan;
+
+/// Whether a request may pass, and how its caller stands.
+///
+/// Made without allocating. It holds on to the configuration that it was made under, so let it go
+/// soon: do not keep it across an `.await`.
+///
+/// # Example
+/// ```
+/// use spark_ratelimit::{Key, Limiter, Policy, Quota};
+/// use std::time::Duration;
+/// let policy = Policy::new("requests", Quota::new(2, Duration::from_secs(1))?)?;
+/// let limiter = Limiter::builder().policy(policy).build()?;
+/// let decision = limiter.check(&Key::shared(), None, 1);
+/// assert!(decision.allowed());
+/// assert_eq!(decision.tightest().remaining, 1);
+/// # Ok::<(), spark_ratelimit::ConfigError>(())
+/// ```
+pub struct Decision {
+    pub(crate) plan: Guard<Arc<Plan>>,
+    pub(crate) tag: u16,
+    /// When it was made, on the limiter's clock.
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(dead_code, reason = "only metrics look")
+    )]
+    pub(crate) now: u64,
+    pub(crate) tally: Tally,
+}
+
+/// What the policies say, gathered one by one.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tally {
+    /// One bit for each policy that refuses.
+    pub(crate) violated: u32,
+    /// The longest wait, in nanoseconds, among those that refuse.
+    pub(crate) wait: u64,
+    /// One of them refuses forever.
+    pub(crate) never: bool,
+    /// The policy to report.
+    pub(crate) tightest: Standing,
+}
+
+/// How a key stands with one policy.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Standing {
+    pub(crate) policy: usize,
+    pub(crate) remaining: u64,
+    pub(crate) next_in: u64,
+    pub(crate) full_in: u64,
+}
+
+impl Tally {
+    /// Policy `standing.policy` agrees.
+    pub(crate) fn agrees(&mut self, standing: Standing) {
+        let rank = |s: &Standing| (s.remaining, std::cmp::Reverse(s.next_in));
+        let first = standing.policy == 0;
+        if self.violated == 0 && (first || rank(&standing) < rank(&self.tightest)) {
+            self.tightest = standing;
+        }
+    }
+
+    /// Policy `standing.policy` refuses, for so long (`None`: forever).
+    pub(crate) fn refuses(&mut self, standing: Standing, wait: Option<u64>) {
+        let longest = match wait {
+            None => !self.never,
+            Some(wait) => !self.never && wait > self.wait,
+        };
+        if self.violated == 0 || longest {
+            self.tightest = standing;
+        }
+        self.violated |= 1 << standing.policy;
+        self.never |= wait.is_none();
+        self.wait = self.wait.max(wait.unwrap_or(0));
+    }
+}
+
+/// How a caller stands with one policy.
+///
+/// # Example
+/// ```
+/// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+/// # use std::time::Duration;
+/// # let policy = Policy::new("requests", Quota::new(2, Duration::from_secs(1))?)?;
+/// # let limiter = Limiter::builder().policy(policy).build()?;
+/// let decision = limiter.peek(&Key::shared(), None, 1);
+/// let state = decision.tightest();
+/// assert_eq!((state.name, state.limit, state.remaining), ("requests", 2, 2));
+/// assert!(state.full_in.is_zero());
+/// # Ok::<(), spark_ratelimit::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PolicyState<'a> {
+    /// The policy's name.
+    pub name: &'a str,
+    /// The caller's quota per period.
+    pub limit: u64,
+    /// Whole units that may be used now.
+    pub remaining: u64,
+    /// Until one unit more may be used; zero when all may be.
+    pub next_in: Duration,
+    /// Until all of the burst may be used again.
+    pub full_in: Duration,
+}
+
+impl Decision {
+    /// Whether the request may pass. If so, it has been charged to every policy; if not, to none.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let policy = Policy::new("requests", Quota::new(1, Duration::from_secs(1))?)?;
+    /// # let limiter = Limiter::builder().policy(policy).build()?;
+    /// assert!(limiter.check(&Key::shared(), None, 1).allowed());
+    /// assert!(!limiter.check(&Key::shared(), None, 1).allowed());
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn allowed(&self) -> bool {
+        self.tally.violated == 0
+    }
+
+    /// How long a refused caller has to wait until the same request passes, if nobody else uses
+    /// its quota meanwhile. `None` when the request passed, and when it never can, because it asks
+    /// for more than a burst.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let policy = Policy::new("requests", Quota::new(1, Duration::from_secs(9))?)?;
+    /// # let limiter = Limiter::builder().policy(policy).build()?;
+    /// limiter.check(&Key::shared(), None, 1);
+    /// let refused = limiter.check(&Key::shared(), None, 1);
+    /// assert!(refused.retry_after() > Some(Duration::from_secs(8)));
+    /// assert_eq!(limiter.check(&Key::shared(), None, 2).retry_after(), None);
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn retry_after(&self) -> Option<Duration> {
+        let waits = !self.allowed() && !self.tally.never;
+        waits.then(|| Duration::from_nanos(self.tally.wait))
+    }
+
+    /// Whether the request asks for more than a burst, so that no waiting helps.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let policy = Policy::new("requests", Quota::new(3, Duration::from_secs(1))?)?;
+    /// # let limiter = Limiter::builder().policy(policy).build()?;
+    /// assert!(limiter.check(&Key::shared(), None, 4).exceeds_capacity());
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn exceeds_capacity(&self) -> bool {
+        self.tally.never
+    }
+
+    /// The policy that binds first: of a refusal, the one with the longest wait; otherwise the one
+    /// of which the least is left.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// let limiter = Limiter::builder()
+    ///     .policy(Policy::new("second", Quota::new(10, Duration::from_secs(1))?)?)
+    ///     .policy(Policy::new("day", Quota::new(1_000, Duration::from_secs(86_400))?)?)
+    ///     .build()?;
+    /// assert_eq!(limiter.check(&Key::shared(), None, 1).tightest().name, "second");
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn tightest(&self) -> PolicyState<'_> {
+        let standing = &self.tally.tightest;
+        let view = &self.plan.views[usize::from(self.tag)];
+        PolicyState {
+            name: self.plan.policies[standing.policy].name.as_str(),
+            limit: view.rules[standing.policy].0.limit(),
+            remaining: standing.remaining,
+            next_in: Duration::from_nanos(standing.next_in),
+            full_in: Duration::from_nanos(standing.full_in),
+        }
+    }
+
+    /// The names of the policies that refuse; empty when the request passed.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let policy = Policy::new("requests", Quota::new(1, Duration::from_secs(1))?)?;
+    /// # let limiter = Limiter::builder().policy(policy).build()?;
+    /// limiter.check(&Key::shared(), None, 1);
+    /// let refused = limiter.check(&Key::shared(), None, 1);
+    /// assert_eq!(refused.violated().collect::<Vec<_>>(), ["requests"]);
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn violated(&self) -> impl Iterator<Item = &str> {
+        let bit = |at: usize| self.tally.violated >> at & 1 == 1;
+        self.plan
+            .policies
+            .iter()
+            .enumerate()
+            .filter(move |(at, _)| bit(*at))
+            .map(|(_, policy)| policy.name.as_str())
+    }
+
+    /// The `RateLimit` field of draft-ietf-httpapi-ratelimit-headers: what may be used now, and in
+    /// how many seconds there is more. One allocation.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let policy = Policy::new("requests", Quota::new(60, Duration::from_secs(60))?)?;
+    /// # let limiter = Limiter::builder().policy(policy).build()?;
+    /// let decision = limiter.check(&Key::shared(), None, 1);
+    /// assert_eq!(decision.rate_limit_field(), r#""requests";r=59;t=1"#);
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn rate_limit_field(&self) -> HeaderValue {
+        let standing = &self.tally.tightest;
+        let start = &self.plan.policies[standing.policy].field_start;
+        headers::limit_field(start, standing.remaining, standing.next_in)
+    }
+
+    /// The `RateLimit-Policy` field of the same draft: the quotas of the caller's tier. Made when
+    /// the limiter was configured.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let policy = Policy::new("requests", Quota::new(60, Duration::from_secs(60))?)?;
+    /// # let limiter = Limiter::builder().policy(policy).build()?;
+    /// let decision = limiter.peek(&Key::shared(), None, 1);
+    /// assert_eq!(decision.rate_limit_policy_field(), r#""requests";q=60;w=60"#);
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn rate_limit_policy_field(&self) -> HeaderValue {
+        self.plan.views[usize::from(self.tag)].field.clone()
+    }
+}
+
+impl fmt::Debug for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decision")
+            .field("allowed", &self.allowed())
+            .field("retry_after", &self.retry_after())
+            .field("tightest", &self.tightest())
+            .finish_non_exhaustive()
+    }
+}

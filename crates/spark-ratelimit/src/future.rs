@@ -1,0 +1,85 @@
+//! The future of a response: the service's with header fields added, or a refusal.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use spark_core::{Problem, ResponseBody, Shape};
+
+use crate::admit::Fields;
+
+pin_project! {
+    /// The response of a [`RateLimit`](crate::RateLimit) service.
+    ///
+    /// # Example
+    /// ```
+    /// /// A layer of your own can name it.
+    /// type Limited<F> = spark_ratelimit::ResponseFuture<F>;
+    /// ```
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Passed {
+            #[pin]
+            inner: F,
+            fields: Option<Fields>,
+        },
+        Refused {
+            refusal: Option<Box<(Problem, Shape)>>,
+        },
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(crate) fn pass(inner: F, fields: Option<Fields>) -> Self {
+        Self {
+            state: State::Passed { inner, fields },
+        }
+    }
+
+    pub(crate) fn refuse(refusal: Box<(Problem, Shape)>) -> Self {
+        Self {
+            state: State::Refused {
+                refusal: Some(refusal),
+            },
+        }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Passed { inner, fields } => {
+                let mut response = ready!(inner.poll(cx))?;
+                if let Some(fields) = fields.take() {
+                    fields.write(&mut response);
+                }
+                Poll::Ready(Ok(response.map(ResponseBody::inner)))
+            }
+            StateProj::Refused { refusal } => refusal.take().map_or(Poll::Pending, |refusal| {
+                let (problem, shape) = *refusal;
+                Poll::Ready(Ok(problem.into_response(shape)))
+            }),
+        }
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! A named quota, with others for named tiers.
+
+use spark_core::Name;
+
+use crate::{ConfigError, Quota};
+
+/// A named quota. Callers of a tier that is named here have a quota of their own; everybody else
+/// has the policy's.
+///
+/// The unit is the request. The name goes into the `RateLimit` fields, into problem details and
+/// into a metric's label, so it has the characters of a [`Name`].
+///
+/// # Example
+/// ```
+/// use spark_ratelimit::{Policy, Quota};
+/// use std::time::Duration;
+///
+/// const MINUTE: Duration = Duration::from_secs(60);
+/// let policy = Policy::new("requests", Quota::new(60, MINUTE)?.burst(20)?)?
+///     .tier("pro", Quota::new(600, MINUTE)?.burst(100)?);
+/// assert_eq!(policy.name(), "requests");
+/// # Ok::<(), spark_ratelimit::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub(crate) name: Name,
+    pub(crate) quota: Quota,
+    pub(crate) tiers: Vec<(String, Quota)>,
+}
+
+impl Policy {
+    /// A policy of this name, with the quota of those whose tier is not named.
+    ///
+    /// # Errors
+    /// When `name` is not 1 to 64 characters of `A-Z a-z 0-9 . _ : - *`.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Policy, Quota};
+    /// # use std::time::Duration;
+    /// let quota = Quota::new(1_000, Duration::from_secs(86_400))?;
+    /// assert!(Policy::new("daily", quota).is_ok());
+    /// assert!(Policy::new("no \"quotes\"", quota).is_err());
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn new(name: &str, quota: Quota) -> Result<Self, ConfigError> {
+        let name = Name::new(name).map_err(|source| ConfigError::Name {
+            what: "the name of a policy".to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            name,
+            quota,
+            tiers: Vec::new(),
+        })
+    }
+
+    /// Gives the callers of a tier a quota of their own. The tier's name is checked when the
+    /// limiter is built.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let second = Duration::from_secs(1);
+    /// let policy = Policy::new("requests", Quota::new(1, second)?)?
+    ///     .tier("pro", Quota::new(10, second)?)
+    ///     .tier("team", Quota::new(50, second)?);
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn tier(mut self, name: impl Into<String>, quota: Quota) -> Self {
+        self.tiers.push((name.into(), quota));
+        self
+    }
+
+    /// The name.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Policy, Quota};
+    /// # use std::time::Duration;
+    /// let policy = Policy::new("daily", Quota::new(9, Duration::from_secs(86_400))?)?;
+    /// assert_eq!(policy.name(), "daily");
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
