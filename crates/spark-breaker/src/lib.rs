@@ -1,2 +1,46 @@
-//! Circuit breaker, timeouts, bulkhead and failover for calls to AI providers.
+#![doc = include_str!("docs/manual.md")]
 #![forbid(unsafe_code)]
+
+mod body;
+mod breaker;
+mod bulkhead;
+mod classify;
+mod config;
+mod error;
+mod failover;
+mod failover_future;
+mod future;
+mod jitter;
+mod layer;
+mod machine;
+pub mod metrics;
+mod outcome;
+mod permit;
+mod registry;
+mod retry;
+mod retry_after;
+mod service;
+mod snapshot;
+mod timeout;
+mod timeout_body;
+mod window;
+
+pub use body::{BreakerBody, Guard};
+pub use breaker::Breaker;
+pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer, BulkheadService, Place};
+pub use classify::{Classify, ClassifyBody, Head, HttpClassify, LlmClassify, ToTheEnd, Verdict};
+pub use config::{Config, Window};
+pub use error::{CallError, ConfigError, RejectReason, Rejected};
+pub use failover::{Answered, Failover, Hop};
+pub use failover_future::{FailoverBody, FailoverFuture};
+pub use future::BreakerFuture;
+pub use layer::BreakerLayer;
+pub use outcome::{FailKind, Mode, Outcome, Reason, State};
+pub use permit::Permit;
+pub use registry::{OVERFLOW, Registry};
+pub use retry::{RetryBudget, RetryFuture, RetryLayer, RetryService};
+pub use retry_after::retry_after;
+pub use service::BreakerService;
+pub use snapshot::{Snapshot, Totals, Trip};
+pub use timeout::{Phase, TimeoutError, TimeoutFuture, TimeoutLayer, TimeoutService, Timeouts};
+pub use timeout_body::TimeoutBody;

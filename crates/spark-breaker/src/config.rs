@@ -1,0 +1,378 @@
+//! What a breaker trips on, and how it recovers.
+
+use std::time::Duration;
+
+use crate::ConfigError;
+
+/// When a breaker opens, for how long, and what closes it again.
+///
+/// Start from a preset and change what differs. Values are checked when the breaker is made.
+///
+/// # Example
+/// ```
+/// use spark_breaker::{Breaker, Config, Window};
+/// use spark_core::Clock;
+/// use std::time::Duration;
+///
+/// let config = Config::llm()
+///     .window(Duration::from_secs(30)) // or Window::Count(100)
+///     .min_calls(10)
+///     .failure_rate(0.5)
+///     .open_for(Duration::from_secs(10))
+///     .probes(2);
+/// assert!(matches!(config.current_window(), Window::Time { buckets: 10, .. }));
+/// let breaker = Breaker::new("openai", config, Clock::system())?;
+/// # Ok::<(), spark_breaker::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub struct Config {
+    pub(crate) window: Window,
+    pub(crate) min_calls: u32,
+    pub(crate) failure_rate: f64,
+    pub(crate) consecutive: Option<u32>,
+    pub(crate) slow_threshold: Duration,
+    pub(crate) slow_rate: Option<f64>,
+    pub(crate) open_for: Duration,
+    pub(crate) max_open_for: Duration,
+    pub(crate) jitter: f64,
+    pub(crate) max_retry_after: Duration,
+    pub(crate) probes: u32,
+    pub(crate) probe_timeout: Duration,
+    pub(crate) abandon_after: Option<Duration>,
+    pub(crate) background_grace: Duration,
+}
+
+/// Over what the failure rate is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Window {
+    /// The latest `length`, in `buckets` steps: a call is forgotten between
+    /// `length - length/buckets` and `length` after it ended.
+    Time {
+        /// How far back it reaches.
+        length: Duration,
+        /// In how many steps it moves, 1 to 60.
+        buckets: u8,
+    },
+    /// The latest so many calls.
+    Count(u16),
+}
+
+impl From<Duration> for Window {
+    fn from(length: Duration) -> Self {
+        Self::Time {
+            length,
+            buckets: 10,
+        }
+    }
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Config {
+    /// For databases, search engines and plain HTTP services: opens at a failure rate of one half
+    /// over 30 seconds (10 calls at least) or after 5 failures in a row; for 10 seconds at first,
+    /// doubled while it keeps failing up to 2 minutes; closes after 2 good probes. A call is slow
+    /// after 5 seconds.
+    pub fn standard() -> Self {
+        Self {
+            window: Window::from(Duration::from_secs(30)),
+            min_calls: 10,
+            failure_rate: 0.5,
+            consecutive: Some(5),
+            slow_threshold: Duration::from_secs(5),
+            slow_rate: None,
+            open_for: Duration::from_secs(10),
+            max_open_for: Duration::from_secs(120),
+            jitter: 0.2,
+            max_retry_after: Duration::from_secs(300),
+            probes: 2,
+            probe_timeout: Duration::from_secs(30),
+            abandon_after: None,
+            background_grace: Duration::ZERO,
+        }
+    }
+
+    /// For model providers, which answer late and for long: a call is slow when its first byte
+    /// takes 30 seconds, the window is a minute, a probe may take 2 minutes, and a provider's
+    /// `Retry-After` is believed up to 10 minutes.
+    pub fn llm() -> Self {
+        Self {
+            window: Window::from(Duration::from_secs(60)),
+            slow_threshold: Duration::from_secs(30),
+            max_retry_after: Duration::from_secs(600),
+            probe_timeout: Duration::from_secs(120),
+            ..Self::standard()
+        }
+    }
+
+    /// Over what the rates are taken: a [`Duration`], or a [`Window`].
+    pub fn window(mut self, window: impl Into<Window>) -> Self {
+        self.window = window.into();
+        self
+    }
+
+    /// Below so many calls in the window, the rates say nothing.
+    pub fn min_calls(mut self, calls: u32) -> Self {
+        self.min_calls = calls;
+        self
+    }
+
+    /// Opens when this share of the calls in the window failed: above 0, up to 1.
+    pub fn failure_rate(mut self, share: f64) -> Self {
+        self.failure_rate = share;
+        self
+    }
+
+    /// Opens after so many failures in a row, however few the calls; `None` turns it off.
+    pub fn consecutive(mut self, failures: impl Into<Option<u32>>) -> Self {
+        self.consecutive = failures.into();
+        self
+    }
+
+    /// From when on a call counts as slow: the time to its first byte, or to its end when it has
+    /// none.
+    pub fn slow_threshold(mut self, threshold: Duration) -> Self {
+        self.slow_threshold = threshold;
+        self
+    }
+
+    /// Opens when this share of the calls in the window was slow; `None` (the default) turns it
+    /// off.
+    pub fn slow_rate(mut self, share: impl Into<Option<f64>>) -> Self {
+        self.slow_rate = share.into();
+        self
+    }
+
+    /// How long it stays open the first time. Each time that it opens again before it has been
+    /// closed for a whole window (a minute, for a window by count), the time doubles.
+    pub fn open_for(mut self, time: Duration) -> Self {
+        self.open_for = time;
+        self
+    }
+
+    /// The longest that doubling may reach.
+    pub fn max_open_for(mut self, time: Duration) -> Self {
+        self.max_open_for = time;
+        self
+    }
+
+    /// Lengthens each open time by a random share of up to this much, 0 to 1, so that many replicas
+    /// do not probe at one moment.
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.jitter = share;
+        self
+    }
+
+    /// The longest `Retry-After` that is believed; longer ones are cut to it.
+    pub fn max_retry_after(mut self, time: Duration) -> Self {
+        self.max_retry_after = time;
+        self
+    }
+
+    /// How many calls a half-open breaker lets through at once, and how many must succeed for it to
+    /// close.
+    pub fn probes(mut self, probes: u32) -> Self {
+        self.probes = probes;
+        self
+    }
+
+    /// How long a half-open episode waits for its probes. Then their results no longer count and
+    /// new probes are let through, so that a hung or forgotten one wedges nothing. Give more than
+    /// a good call takes.
+    pub fn probe_timeout(mut self, time: Duration) -> Self {
+        self.probe_timeout = time;
+        self
+    }
+
+    /// A permit that is dropped without a result and without a first byte counts as a failure when
+    /// it is at least this old, because a timeout further out gave up on it; a younger one counts
+    /// as nothing, because the caller went away. The slow threshold unless set.
+    pub fn abandon_after(mut self, time: Duration) -> Self {
+        self.abandon_after = Some(time);
+        self
+    }
+
+    /// When the open time is over, only background calls may probe for so long, so that no user
+    /// waits on a provider that may still be down. Zero unless set; set it where background calls
+    /// come regularly.
+    pub fn background_grace(mut self, time: Duration) -> Self {
+        self.background_grace = time;
+        self
+    }
+
+    /// The window that is set.
+    pub fn current_window(&self) -> Window {
+        self.window
+    }
+
+    pub(crate) fn abandoned_at(&self) -> Duration {
+        self.abandon_after.unwrap_or(self.slow_threshold)
+    }
+
+    /// How long a breaker must have stayed closed for its next open time to start afresh.
+    pub(crate) fn calm_after(&self) -> Duration {
+        match self.window {
+            Window::Time { length, .. } => length,
+            Window::Count(_) => Duration::from_secs(60),
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        match self.window {
+            Window::Time { length, buckets } => {
+                time("window", length, Duration::from_millis(1))?;
+                if !(1..=60).contains(&buckets) {
+                    return Err(ConfigError::out_of_range(
+                        "window.buckets",
+                        &buckets,
+                        "give 1 to 60",
+                    ));
+                }
+            }
+            Window::Count(calls) => count("window.count", u32::from(calls))?,
+        }
+        count("min_calls", self.min_calls)?;
+        if let Window::Count(calls) = self.window
+            && self.min_calls > u32::from(calls)
+        {
+            return Err(ConfigError::out_of_range(
+                "min_calls",
+                &self.min_calls,
+                "give no more than the window holds, or it never opens by rate",
+            ));
+        }
+        share("failure_rate", self.failure_rate)?;
+        if let Some(failures) = self.consecutive {
+            count("consecutive", failures)?;
+        }
+        time(
+            "slow_threshold",
+            self.slow_threshold,
+            Duration::from_nanos(1),
+        )?;
+        if let Some(rate) = self.slow_rate {
+            share("slow_rate", rate)?;
+        }
+        time("open_for", self.open_for, Duration::from_millis(1))?;
+        time("max_open_for", self.max_open_for, Duration::from_millis(1))?;
+        if self.max_open_for < self.open_for {
+            return Err(ConfigError::out_of_range(
+                "max_open_for",
+                &self.max_open_for,
+                "give at least open_for",
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.jitter) {
+            return Err(ConfigError::out_of_range(
+                "jitter",
+                &self.jitter,
+                "give a share of 0 to 1",
+            ));
+        }
+        time("max_retry_after", self.max_retry_after, Duration::ZERO)?;
+        count("probes", self.probes)?;
+        time(
+            "probe_timeout",
+            self.probe_timeout,
+            Duration::from_millis(1),
+        )?;
+        if let Some(after) = self.abandon_after {
+            time("abandon_after", after, Duration::ZERO)?;
+        }
+        time("background_grace", self.background_grace, Duration::ZERO)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::standard()
+    }
+}
+
+fn count(field: &'static str, value: u32) -> Result<(), ConfigError> {
+    if value == 0 {
+        return Err(ConfigError::out_of_range(field, &value, "give at least 1"));
+    }
+    Ok(())
+}
+
+fn share(field: &'static str, value: f64) -> Result<(), ConfigError> {
+    // Written so that NaN is refused too.
+    if value > 0.0 && value <= 1.0 {
+        return Ok(());
+    }
+    Err(ConfigError::out_of_range(
+        field,
+        &value,
+        "give a share above 0 and up to 1",
+    ))
+}
+
+fn time(field: &'static str, value: Duration, least: Duration) -> Result<(), ConfigError> {
+    if value < least {
+        return Err(ConfigError::out_of_range(
+            field,
+            &value,
+            "give a longer time",
+        ));
+    }
+    if value > YEAR {
+        return Err(ConfigError::out_of_range(
+            field,
+            &value,
+            "give at most a year",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_valid() {
+        Config::standard().validate().unwrap();
+        Config::llm().validate().unwrap();
+    }
+
+    #[test]
+    fn each_bad_value_names_its_field() {
+        let ok = Config::standard;
+        let cases = [
+            (ok().window(Duration::ZERO), "window"),
+            (ok().window(Duration::MAX), "window"),
+            (ok().window(Window::Count(0)), "window.count"),
+            (ok().window(Window::Count(5)), "min_calls"),
+            (
+                ok().window(Window::Time {
+                    length: Duration::from_secs(1),
+                    buckets: 0,
+                }),
+                "window.buckets",
+            ),
+            (ok().min_calls(0), "min_calls"),
+            (ok().failure_rate(0.0), "failure_rate"),
+            (ok().failure_rate(f64::NAN), "failure_rate"),
+            (ok().consecutive(0), "consecutive"),
+            (ok().slow_threshold(Duration::ZERO), "slow_threshold"),
+            (ok().slow_rate(1.1), "slow_rate"),
+            (ok().open_for(Duration::ZERO), "open_for"),
+            (ok().max_open_for(Duration::from_secs(1)), "max_open_for"),
+            (ok().jitter(-0.1), "jitter"),
+            (ok().max_retry_after(Duration::MAX), "max_retry_after"),
+            (ok().probes(0), "probes"),
+            (ok().probe_timeout(Duration::ZERO), "probe_timeout"),
+            (ok().abandon_after(Duration::MAX), "abandon_after"),
+            (ok().background_grace(Duration::MAX), "background_grace"),
+        ];
+        for (config, expected) in cases {
+            match config.validate() {
+                Err(ConfigError::OutOfRange { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+    }
+}

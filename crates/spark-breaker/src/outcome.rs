@@ -1,0 +1,216 @@
+//! How a call ended, and why a breaker opened.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How a call ended, in the words that the breaker counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It did what was asked.
+    Success,
+    /// It failed, and the callee is to blame.
+    Failure {
+        /// In which way.
+        kind: FailKind,
+        /// How long the callee asks to be left alone, when it said so. It lengthens the open time
+        /// if the breaker opens; it never shortens it.
+        retry_after: Option<Duration>,
+    },
+    /// The callee is well and asks for fewer calls. With a time, the breaker opens for it; without,
+    /// the call counts for the failure rate but not for the run of consecutive failures.
+    Throttled {
+        /// How long the callee asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// It says nothing about the callee: the caller's mistake, or a refusal of our own.
+    Ignored,
+}
+
+impl Outcome {
+    /// A failure without a `Retry-After`.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::{FailKind, Outcome};
+    /// let outcome = Outcome::failure(FailKind::Transport);
+    /// assert!(matches!(outcome, Outcome::Failure { retry_after: None, .. }));
+    /// ```
+    pub const fn failure(kind: FailKind) -> Self {
+        Self::Failure {
+            kind,
+            retry_after: None,
+        }
+    }
+}
+
+/// In which way a call failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailKind {
+    /// A status that the classifier counts as a failure.
+    Status(u16),
+    /// The callee refuses our own credential.
+    Auth,
+    /// No connection, or a broken one: the client returned an error.
+    Transport,
+    /// It took too long.
+    Timeout,
+    /// The answer broke off or failed after its head had come.
+    Body,
+    /// The call panicked.
+    Panic,
+    /// The caller gave up on it after having waited for long.
+    Abandoned,
+    /// It succeeded, but slower than a probe may.
+    Slow,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for FailKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Auth => f.write_str("our credential was refused"),
+            Self::Transport => f.write_str("transport error"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Body => f.write_str("broken response body"),
+            Self::Panic => f.write_str("panic"),
+            Self::Abandoned => f.write_str("given up after a long wait"),
+            Self::Slow => f.write_str("too slow"),
+            Self::Other => f.write_str("error"),
+        }
+    }
+}
+
+/// Where a breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Calls pass.
+    Closed,
+    /// A few calls pass, to see whether the callee has recovered.
+    HalfOpen,
+    /// Calls are refused.
+    Open,
+}
+
+impl State {
+    /// `closed`, `half_open` or `open`.
+    ///
+    /// # Example
+    /// ```
+    /// assert_eq!(spark_breaker::State::HalfOpen.as_str(), "half_open");
+    /// ```
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who decides where the breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// The breaker itself.
+    #[default]
+    Auto,
+    /// An operator: refuse everything. Back in [`Mode::Auto`], the next call is a probe.
+    ForcedOpen,
+    /// An operator: let everything pass, whatever the results. They are counted all the same.
+    ForcedClosed,
+}
+
+impl Mode {
+    /// `auto`, `forced_open` or `forced_closed`.
+    ///
+    /// # Example
+    /// ```
+    /// assert_eq!(spark_breaker::Mode::default().as_str(), "auto");
+    /// ```
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
+        }
+    }
+}
+
+/// What moved a breaker from one state to another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Too large a share of the calls in the window failed.
+    FailureRate {
+        /// The share, 0 to 1.
+        rate: f64,
+        /// Of how many calls.
+        calls: u32,
+    },
+    /// Too many failures in a row; the last one's kind.
+    Consecutive {
+        /// How many.
+        failures: u32,
+        /// How the last one failed.
+        last: FailKind,
+    },
+    /// Too large a share of the calls in the window was slow.
+    SlowRate {
+        /// The share, 0 to 1.
+        rate: f64,
+        /// Of how many calls.
+        calls: u32,
+    },
+    /// The callee asked to be left alone for so long.
+    Throttled {
+        /// As it said, cut to the longest that is believed.
+        retry_after: Duration,
+    },
+    /// A probe failed.
+    ProbeFailed(FailKind),
+    /// A probe was throttled and the callee did not say for how long.
+    ProbeThrottled,
+    /// The open time is over.
+    OpenTimeOver,
+    /// The probes did not report in time: they hang, or were forgotten.
+    ProbesLost,
+    /// The probes succeeded.
+    Recovered,
+    /// An operator said so.
+    Operator,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FailureRate { rate, calls } => {
+                write!(f, "{:.0} % of {calls} calls failed", rate * 100.0)
+            }
+            Self::Consecutive { failures, last } => {
+                write!(f, "{failures} failures in a row, the last: {last}")
+            }
+            Self::SlowRate { rate, calls } => {
+                write!(f, "{:.0} % of {calls} calls were slow", rate * 100.0)
+            }
+            Self::Throttled { retry_after } => {
+                write!(f, "throttled for {:.1} s", retry_after.as_secs_f64())
+            }
+            Self::ProbeFailed(kind) => write!(f, "a probe failed: {kind}"),
+            Self::ProbeThrottled => f.write_str("a probe was throttled"),
+            Self::OpenTimeOver => f.write_str("the open time is over"),
+            Self::ProbesLost => f.write_str("the probes did not report in time"),
+            Self::Recovered => f.write_str("the probes succeeded"),
+            Self::Operator => f.write_str("an operator said so"),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The right to make one call, and the duty to say how it ended.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spark_core::Instant;
+
+use crate::breaker::Inner;
+use crate::machine::{Call, Ending};
+use crate::{FailKind, Outcome};
+
+/// The right to make one call.
+///
+/// Say how the call ended by one of the methods that take `self`. A permit that is dropped instead
+/// gives back its place and counts
+/// - as a failure while panicking;
+/// - as a failure when it is older than [`Config::abandon_after`](crate::Config::abandon_after) and
+///   [`first_byte`](Self::first_byte) was not called: a timeout further out gave up;
+/// - else as nothing: the caller went away.
+///
+/// A permit counts only in the state in which it was given: a call that began before an outage
+/// cannot close the breaker, however well it ends.
+///
+/// # Example
+/// ```
+/// use spark_breaker::{Breaker, Config};
+/// use spark_core::Clock;
+/// let breaker = Breaker::new("search", Config::standard(), Clock::system())?;
+/// let permit = breaker.try_acquire().unwrap();
+/// drop(permit); // cancelled: neither success nor failure
+/// assert_eq!(breaker.snapshot().totals.cancelled, 1);
+/// # Ok::<(), spark_breaker::ConfigError>(())
+/// ```
+#[must_use = "dropping a permit gives it back without a result"]
+pub struct Permit {
+    /// Taken when the ending has been told.
+    breaker: Option<Arc<Inner>>,
+    call: Call,
+    probe: bool,
+}
+
+impl Permit {
+    pub(crate) fn new(breaker: Arc<Inner>, generation: u64, started: Instant, probe: bool) -> Self {
+        let call = Call {
+            generation,
+            started,
+            first_byte: None,
+        };
+        Self {
+            breaker: Some(breaker),
+            call,
+            probe,
+        }
+    }
+
+    /// The call did what was asked.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config};
+    /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
+    /// breaker.try_acquire().unwrap().success();
+    /// assert_eq!(breaker.snapshot().totals.successes, 1);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn success(self) {
+        self.record(Outcome::Success);
+    }
+
+    /// The call failed, and the callee is to blame.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config, FailKind};
+    /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
+    /// breaker.try_acquire().unwrap().failure(FailKind::Timeout);
+    /// assert_eq!(breaker.snapshot().failures, 1);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn failure(self, kind: FailKind) {
+        self.record(Outcome::failure(kind));
+    }
+
+    /// The call says nothing about the callee: the caller asked for something impossible.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config};
+    /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
+    /// breaker.try_acquire().unwrap().ignore();
+    /// assert_eq!(breaker.snapshot().calls, 0);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn ignore(self) {
+        self.record(Outcome::Ignored);
+    }
+
+    /// The callee asks for fewer calls. With a time, the breaker opens for it.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config, State};
+    /// # use std::time::Duration;
+    /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
+    /// breaker.try_acquire().unwrap().throttled(Some(Duration::from_secs(3)));
+    /// assert_eq!(breaker.snapshot().state, State::Open);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn throttled(self, retry_after: Option<Duration>) {
+        self.record(Outcome::Throttled { retry_after });
+    }
+
+    /// The call ended so.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config, Outcome};
+    /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
+    /// breaker.try_acquire().unwrap().record(Outcome::Success);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn record(mut self, outcome: Outcome) {
+        self.end(Ending::Told(outcome));
+    }
+
+    /// The first byte of the answer is here: what follows is not the callee's slowness. Later calls
+    /// change nothing.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config};
+    /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
+    /// let mut permit = breaker.try_acquire().unwrap();
+    /// permit.first_byte();
+    /// permit.success();
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn first_byte(&mut self) {
+        if let (None, Some(breaker)) = (self.call.first_byte, &self.breaker) {
+            self.call.first_byte = Some(breaker.now());
+        }
+    }
+
+    /// Whether the breaker was half open and this call decides whether it closes.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config};
+    /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
+    /// assert!(!breaker.try_acquire().unwrap().is_probe());
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if let Some(breaker) = self.breaker.take() {
+            breaker.end(self.call, ending);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end(Ending::Told(Outcome::failure(FailKind::Panic)));
+        } else {
+            self.end(Ending::Dropped);
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("generation", &self.call.generation)
+            .field("probe", &self.probe)
+            .finish_non_exhaustive()
+    }
+}

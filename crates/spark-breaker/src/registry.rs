@@ -1,0 +1,240 @@
+//! Breakers by name, shared by whoever asks for the name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use spark_core::Clock;
+
+use crate::metrics::{self, count};
+use crate::{Breaker, Config, ConfigError, Snapshot};
+
+/// The name of the breaker that all names share once a registry is full.
+pub const OVERFLOW: &str = "other";
+
+/// A bounded set of breakers by name. Clones share it.
+///
+/// Asking twice for a name gives the same breaker, so building a layer again (as axum does for each
+/// route) never resets one. When the registry is full, a breaker that nobody holds and that
+/// remembers no trouble makes room; when there is none, further names share one breaker called
+/// `other`, so that invented names can neither fill the memory nor push out a breaker that is about
+/// to open.
+///
+/// # Example
+/// ```
+/// use spark_breaker::{Config, Registry};
+/// use spark_core::Clock;
+/// let registry = Registry::new(100, Config::llm(), Clock::system())?;
+/// let openai = registry.get_or_create("openai")?;
+/// openai.try_acquire().unwrap().success();
+/// assert_eq!(registry.get("openai").unwrap().snapshot().calls, 1);
+/// # Ok::<(), spark_breaker::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Registry(Arc<Shared>);
+
+struct Shared {
+    capacity: usize,
+    config: Config,
+    clock: Clock,
+    breakers: RwLock<BTreeMap<Arc<str>, Breaker>>,
+    overflow: Breaker,
+}
+
+impl Registry {
+    /// A registry of at most `capacity` breakers, which are made with `config` unless told
+    /// otherwise.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when `capacity` is zero or `config` cannot work.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Registry};
+    /// assert!(Registry::new(0, Config::llm(), spark_core::Clock::system()).is_err());
+    /// ```
+    pub fn new(capacity: usize, config: Config, clock: Clock) -> Result<Self, ConfigError> {
+        if capacity == 0 {
+            return Err(ConfigError::out_of_range("capacity", &0, "give at least 1"));
+        }
+        let overflow = Breaker::new(OVERFLOW, config.clone(), clock.clone())?;
+        Ok(Self(Arc::new(Shared {
+            capacity,
+            config,
+            clock,
+            breakers: RwLock::default(),
+            overflow,
+        })))
+    }
+
+    /// The breaker of this name, if there is one.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// assert!(registry.get("openai").is_none());
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn get(&self, name: &str) -> Option<Breaker> {
+        self.read().get(name).cloned()
+    }
+
+    /// The breaker of this name, made with the registry's own rules if it is new.
+    ///
+    /// # Errors
+    /// [`ConfigError::Name`] when a breaker cannot be called so.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// assert_eq!(&**registry.get_or_create("openai")?.name(), "openai");
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn get_or_create(&self, name: &str) -> Result<Breaker, ConfigError> {
+        self.get_or_create_with(name, &self.0.config)
+    }
+
+    /// The breaker of this name, made with `config` if it is new. One that is there already keeps
+    /// its rules: to change them, see [`reconfigure`](Self::reconfigure).
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a new breaker cannot be made so.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// let local = registry.get_or_create_with("local", &Config::standard().probes(1))?;
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn get_or_create_with(&self, name: &str, config: &Config) -> Result<Breaker, ConfigError> {
+        if let Some(breaker) = self.get(name) {
+            return Ok(breaker);
+        }
+        let new = Breaker::new(name, config.clone(), self.0.clock.clone())?;
+        let mut breakers = self
+            .0
+            .breakers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(breaker) = breakers.get(name) {
+            return Ok(breaker.clone());
+        }
+        if breakers.len() >= self.0.capacity {
+            let idle = breakers
+                .iter()
+                .find(|(_, breaker)| breaker.is_forgettable())
+                .map(|(name, _)| Arc::clone(name));
+            match idle {
+                Some(idle) => breakers.remove(&idle),
+                None => {
+                    count!(metrics::OVERFLOWS);
+                    return Ok(self.0.overflow.clone());
+                }
+            };
+        }
+        breakers.insert(Arc::clone(new.name()), new.clone());
+        Ok(new)
+    }
+
+    /// Gives other rules to the breaker of this name; its state and counts stay. `false` when there
+    /// is none.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the rules cannot work; the old ones then stay.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// registry.get_or_create("openai")?;
+    /// assert!(registry.reconfigure("openai", Config::llm().probes(3))?);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn reconfigure(&self, name: &str, config: Config) -> Result<bool, ConfigError> {
+        match self.get(name) {
+            Some(breaker) => breaker.reconfigure(config).map(|()| true),
+            None => config.validate().map(|()| false),
+        }
+    }
+
+    /// The breakers in the order of their names.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// registry.get_or_create("b")?;
+    /// registry.get_or_create("a")?;
+    /// let names: Vec<_> = registry.iter().map(|breaker| breaker.name().to_string()).collect();
+    /// assert_eq!(names, ["a", "b"]);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = Breaker> + use<> {
+        let breakers: Vec<_> = self.read().values().cloned().collect();
+        breakers.into_iter()
+    }
+
+    /// How each stands, in the order of their names.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// registry.get_or_create("openai")?;
+    /// assert_eq!(&*registry.snapshots()[0].name, "openai");
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.iter().map(|breaker| breaker.snapshot()).collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Arc<str>, Breaker>> {
+        self.0
+            .breakers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("capacity", &self.0.capacity)
+            .field("breakers", &self.read().len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FailKind;
+
+    #[test]
+    fn invented_names_cannot_push_out_a_breaker_that_remembers_trouble() {
+        let registry = Registry::new(4, Config::standard(), Clock::system()).unwrap();
+        for _ in 0..3 {
+            let real = registry.get_or_create("real").unwrap();
+            real.try_acquire().unwrap().failure(FailKind::Transport);
+            for junk in 0..100 {
+                let junk = registry.get_or_create(&format!("junk-{junk}")).unwrap();
+                junk.try_acquire().unwrap().ignore();
+            }
+        }
+        assert_eq!(registry.get("real").unwrap().snapshot().failures, 3);
+        assert_eq!(registry.iter().count(), 4);
+    }
+
+    #[test]
+    fn a_full_registry_shares_one_breaker() {
+        let registry = Registry::new(1, Config::standard(), Clock::system()).unwrap();
+        let held = registry.get_or_create("held").unwrap();
+        let more = registry.get_or_create("more").unwrap();
+        let again = registry.get_or_create("again").unwrap();
+        assert_eq!((&**more.name(), &**again.name()), (OVERFLOW, OVERFLOW));
+        assert_eq!(&**held.name(), "held");
+    }
+}

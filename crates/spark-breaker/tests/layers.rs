@@ -1,0 +1,482 @@
+//! The layers around a service: what they answer, what they count, how they end.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use spark_breaker::{
+    Breaker, BreakerLayer, Bulkhead, BulkheadLayer, Config, Mode, Phase, State, TimeoutError,
+    TimeoutLayer, Timeouts,
+};
+use spark_core::testing::{Behaviour, Probe, TestBody, TestClock, contract};
+use spark_core::{Refusal, Shape};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn breaker(config: Config) -> (Breaker, TestClock) {
+    let clock = TestClock::new();
+    clock.advance(secs(1_000));
+    let breaker = Breaker::new("primary", config.jitter(0.0), clock.clock()).unwrap();
+    (breaker, clock)
+}
+
+fn request() -> Request<TestBody> {
+    Request::new(TestBody::frames(["hello"]))
+}
+
+fn healthy() -> Probe {
+    let probe = Probe::new();
+    probe.behave(Behaviour::Body(TestBody::frames(["ok"])));
+    probe
+}
+
+fn with_status(
+    status: u16,
+) -> impl Service<Request<TestBody>, Response = Response<String>, Error = Infallible, Future: Send> + Clone
+{
+    service_fn(move |_| async move {
+        Ok(Response::builder()
+            .status(status)
+            .body(String::from("body"))
+            .unwrap())
+    })
+}
+
+#[tokio::test]
+async fn contract_breaker() {
+    let (breaker, _clock) = breaker(Config::llm());
+    contract::check(BreakerLayer::new(breaker.clone()), request).await;
+    assert_eq!(breaker.snapshot().in_flight, 0);
+}
+
+#[tokio::test]
+async fn contract_timeouts() {
+    contract::check(TimeoutLayer::new(Timeouts::llm()), request).await;
+    contract::check(TimeoutLayer::new(Timeouts::default()), request).await;
+}
+
+#[tokio::test]
+async fn contract_bulkhead() {
+    let bulkhead = Bulkhead::new("primary", 64).unwrap();
+    contract::check(BulkheadLayer::new(bulkhead.clone()), request).await;
+    assert_eq!(bulkhead.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_carries_the_name_and_retry_after() {
+    let (breaker, clock) = breaker(Config::llm().open_for(secs(10)));
+    let service = BreakerLayer::new(breaker.clone()).layer(with_status(500));
+    for _ in 0..5 {
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), 500);
+    }
+    clock.advance(Duration::from_millis(2_500));
+    let response = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "8");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let refusal = *response.extensions().get::<Refusal>().unwrap();
+    assert_eq!((refusal.by, refusal.code), ("breaker", "breaker_open"));
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(text.contains(r#""breaker":"primary""#), "{text}");
+    assert!(text.contains("it failed too often"), "{text}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_in_the_shape_of_the_request() {
+    let (breaker, clock) = breaker(Config::llm());
+    breaker.set_mode(Mode::ForcedOpen);
+    let service = BreakerLayer::new(breaker).layer(healthy());
+    let mut request = request();
+    let context = spark_core::Context::new(clock.clock().now()).with_shape(Shape::OPENAI);
+    request.extensions_mut().insert(context);
+    let response = service.oneshot(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(body.starts_with(br#"{"error""#), "{body:?}");
+}
+
+#[tokio::test]
+async fn a_body_decides_at_its_end() {
+    let (breaker, _clock) = breaker(Config::llm());
+    let probe = Probe::new();
+    let service = BreakerLayer::new(breaker.clone()).layer(probe.clone());
+
+    probe.behave(Behaviour::Body(
+        TestBody::frames(["a", "b"]).with_trailers(),
+    ));
+    let response = service.clone().oneshot(request()).await.unwrap();
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(breaker.snapshot().in_flight, 1, "the permit is in the body");
+    body.collect().await.unwrap();
+    let snapshot = breaker.snapshot();
+    assert_eq!((snapshot.in_flight, snapshot.totals.successes), (0, 1));
+
+    probe.behave(Behaviour::Body(TestBody::frames(["half"]).with_error()));
+    let response = service.clone().oneshot(request()).await.unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    assert_eq!(breaker.snapshot().totals.failures, 1);
+
+    probe.behave(Behaviour::Body(TestBody::frames(["a", "b"])));
+    let response = service.clone().oneshot(request()).await.unwrap();
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    let snapshot = breaker.snapshot();
+    assert_eq!((snapshot.in_flight, snapshot.totals.cancelled), (0, 1));
+    assert_eq!(snapshot.calls, 2, "cancelled counts for nothing");
+
+    // A server sends no body in answer to HEAD, and drops it.
+    probe.behave(Behaviour::Body(TestBody::frames(["a"])));
+    let mut head = request();
+    *head.method_mut() = Method::HEAD;
+    drop(service.oneshot(head).await.unwrap());
+    assert_eq!(breaker.snapshot().totals.successes, 2);
+}
+
+#[tokio::test]
+async fn an_error_of_the_client_is_a_failure_and_comes_through() {
+    let (breaker, _clock) = breaker(Config::llm());
+    let probe = Probe::new();
+    probe.behave(Behaviour::Fail);
+    let service = BreakerLayer::new(breaker.clone()).layer(probe);
+    let _: spark_core::testing::ProbeError = service.oneshot(request()).await.unwrap_err();
+    assert_eq!(breaker.snapshot().failures, 1);
+}
+
+#[tokio::test]
+async fn callers_mistakes_trip_nothing() {
+    let (breaker, _clock) = breaker(Config::llm());
+    let service = BreakerLayer::new(breaker.clone()).layer(with_status(422));
+    for _ in 0..100 {
+        service.clone().oneshot(request()).await.unwrap();
+    }
+    assert_eq!(breaker.snapshot().calls, 0);
+    assert_eq!(breaker.snapshot().totals.ignored, 100);
+}
+
+#[tokio::test]
+async fn b4_cancelled_at_every_await_point() {
+    let rules = Config::llm().probes(1);
+    for polls in 0..6 {
+        let (breaker, _clock) = breaker(rules.clone());
+        breaker.set_mode(Mode::ForcedOpen);
+        breaker.set_mode(Mode::Auto); // the next call is the one probe
+        let slow_head = service_fn(|_: Request<TestBody>| async {
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            let body = TestBody::frames(["a"]).with_pause().with_data("b");
+            Ok::<_, Infallible>(Response::new(body))
+        });
+        let service = BreakerLayer::new(breaker.clone()).layer(slow_head);
+        {
+            let service = service.clone();
+            let mut whole = pin!(async move {
+                let response = service.oneshot(request()).await.unwrap();
+                response.into_body().collect().await.unwrap();
+            });
+            for _ in 0..polls {
+                if poll(whole.as_mut()).is_ready() {
+                    break;
+                }
+            }
+        }
+        assert_eq!(breaker.snapshot().in_flight, 0, "after {polls} polls");
+        // The place is free again, or the probe was good.
+        let response = service.oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), 200, "after {polls} polls");
+        response.into_body().collect().await.unwrap();
+        assert_eq!(breaker.snapshot().state, State::Closed);
+    }
+}
+
+fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn b7_a_panic_that_is_caught_further_out_counts() {
+    let (breaker, _clock) = breaker(Config::llm().consecutive(1));
+    let probe = Probe::new();
+    probe.behave(Behaviour::Panic);
+    let mut service = BreakerLayer::new(breaker.clone()).layer(probe);
+    ServiceExt::<Request<TestBody>>::ready(&mut service)
+        .await
+        .unwrap();
+    let mut future = Box::pin(service.call(request()));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(future.as_mut())));
+    assert!(caught.is_err());
+    assert_eq!(breaker.snapshot().state, State::Open);
+    drop(future);
+    assert_eq!(breaker.snapshot().in_flight, 0);
+}
+
+#[tokio::test]
+async fn b9_services_that_were_ready_and_dropped_hold_nothing() {
+    let (breaker, _clock) = breaker(Config::llm());
+    breaker.set_mode(Mode::ForcedOpen);
+    breaker.set_mode(Mode::Auto);
+    let layer = BreakerLayer::new(breaker.clone());
+    for _ in 0..10_000 {
+        let mut service = layer.layer(healthy());
+        ServiceExt::<Request<TestBody>>::ready(&mut service)
+            .await
+            .unwrap();
+    }
+    assert_eq!(breaker.snapshot().in_flight, 0);
+    let response = layer.layer(healthy()).oneshot(request()).await;
+    assert_eq!(response.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn an_open_breaker_does_not_call_the_inner_service() {
+    let (breaker, _clock) = breaker(Config::llm());
+    breaker.set_mode(Mode::ForcedOpen);
+    let probe = Probe::new();
+    let service = BreakerLayer::new(breaker).layer(probe.clone());
+    service.oneshot(request()).await.unwrap();
+    assert_eq!(probe.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_head_is_504_and_a_failure() {
+    let (breaker, _clock) = breaker(Config::llm().consecutive(2));
+    let probe = Probe::new();
+    probe.behave(Behaviour::Hang);
+    let service = ServiceBuilder::new()
+        .layer(BreakerLayer::new(breaker.clone()))
+        .layer(TimeoutLayer::new(Timeouts {
+            first_byte: Some(secs(30)),
+            ..Timeouts::default()
+        }))
+        .service(probe.clone());
+    for _ in 0..2 {
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), 504);
+        let refusal = response.extensions().get::<Refusal>().unwrap();
+        assert_eq!((refusal.by, refusal.code), ("timeout", "upstream_timeout"));
+        assert_eq!(probe.in_flight(), 0, "the call is given up");
+    }
+    assert_eq!(breaker.snapshot().state, State::Open);
+}
+
+/// Sends a frame each time that so much time has passed.
+fn dripping(
+    every: Duration,
+    frames: usize,
+) -> impl http_body::Body<Data = Bytes, Error = Infallible> {
+    struct Drip {
+        every: Duration,
+        left: usize,
+        timer: std::pin::Pin<Box<tokio::time::Sleep>>,
+    }
+    impl http_body::Body for Drip {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            std::task::ready!(self.timer.as_mut().poll(cx));
+            self.left -= 1;
+            self.timer = Box::pin(tokio::time::sleep(self.every));
+            Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+    Drip {
+        every,
+        left: frames,
+        timer: Box::pin(tokio::time::sleep(every)),
+    }
+}
+
+async fn read_with(
+    timeouts: Timeouts,
+    every: Duration,
+    frames: usize,
+) -> Result<usize, TimeoutError> {
+    let client = service_fn(move |_: Request<()>| async move {
+        Ok::<_, Infallible>(Response::new(dripping(every, frames)))
+    });
+    let service = TimeoutLayer::new(timeouts).layer(client);
+    let mut body = pin!(service.oneshot(Request::new(())).await.unwrap().into_body());
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(_) => read += 1,
+            Err(error) => {
+                assert!(body.frame().await.is_none(), "nothing after an error");
+                assert!(body.is_end_stream());
+                return Err(*error.downcast::<TimeoutError>().unwrap());
+            }
+        }
+    }
+    Ok(read)
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_are_cut_off_when_they_stall_or_never_end() {
+    let idle = Timeouts {
+        idle: Some(secs(15)),
+        ..Timeouts::default()
+    };
+    assert_eq!(read_with(idle, secs(14), 100).await, Ok(100));
+    assert_eq!(
+        read_with(idle, secs(16), 100).await.unwrap_err().phase,
+        Phase::Idle
+    );
+    let total = Timeouts {
+        total: Some(secs(60)),
+        ..Timeouts::default()
+    };
+    assert_eq!(read_with(total, secs(1), 59).await, Ok(59));
+    let error = read_with(total, secs(1), 100).await.unwrap_err();
+    assert_eq!((error.phase, error.limit), (Phase::Total, secs(60)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_not_the_providers_fault() {
+    let idle = Timeouts {
+        idle: Some(secs(15)),
+        ..Timeouts::default()
+    };
+    let client = service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(Response::new(dripping(secs(1), 3)))
+    });
+    let service = TimeoutLayer::new(idle).layer(client);
+    let mut body = pin!(service.oneshot(Request::new(())).await.unwrap().into_body());
+    while let Some(frame) = body.frame().await {
+        frame.unwrap();
+        tokio::time::sleep(secs(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_total_time_also_limits_the_head() {
+    let probe = Probe::new();
+    probe.behave(Behaviour::Hang);
+    let layer = TimeoutLayer::new(Timeouts {
+        first_byte: Some(secs(30)),
+        total: Some(secs(10)),
+        idle: None,
+    });
+    let start = tokio::time::sleep(Duration::ZERO).deadline();
+    let response = layer.layer(probe).oneshot(request()).await.unwrap();
+    assert_eq!(response.status(), 504);
+    let end = tokio::time::sleep(Duration::ZERO).deadline();
+    assert!(end - start < secs(11));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_200_outer_timeouts_open_it() {
+    // The breaker's clock follows tokio's paused one by hand.
+    let (breaker, clock) = breaker(Config::llm().consecutive(None).abandon_after(secs(1)));
+    let probe = Probe::new();
+    probe.behave(Behaviour::Hang);
+    let service = BreakerLayer::new(breaker.clone()).layer(probe);
+    for _ in 0..200 {
+        let call = service.clone().oneshot(request());
+        let timed = tokio::time::timeout(secs(1), async {
+            let mut call = pin!(call);
+            std::future::poll_fn(|cx| {
+                let polled = call.as_mut().poll(cx);
+                clock.advance(secs(1));
+                polled
+            })
+            .await
+        });
+        if let Ok(answer) = timed.await {
+            assert_eq!(answer.unwrap().status(), 503);
+            break;
+        }
+    }
+    assert_eq!(breaker.snapshot().state, State::Open);
+    assert_eq!(breaker.snapshot().in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_full_bulkhead_refuses_and_the_breaker_does_not_mind() {
+    let (breaker, _clock) = breaker(Config::llm());
+    let bulkhead = Bulkhead::new("primary", 2).unwrap();
+    let service = ServiceBuilder::new()
+        .layer(BreakerLayer::new(breaker.clone()))
+        .layer(BulkheadLayer::new(bulkhead.clone()))
+        .service(healthy());
+    let first = service.clone().oneshot(request()).await.unwrap();
+    let second = service.clone().oneshot(request()).await.unwrap();
+    for _ in 0..20 {
+        let refused = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.headers()["retry-after"], "1");
+        let refusal = refused.extensions().get::<Refusal>().unwrap();
+        assert_eq!((refusal.by, refusal.code), ("bulkhead", "bulkhead_full"));
+    }
+    let snapshot = breaker.snapshot();
+    assert_eq!(
+        (snapshot.state, snapshot.totals.ignored),
+        (State::Closed, 20)
+    );
+    first.into_body().collect().await.unwrap();
+    drop(second);
+    assert_eq!(bulkhead.in_flight(), 0);
+    assert_eq!(service.oneshot(request()).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_background_call_may_probe_before_users() {
+    let (breaker, clock) = breaker(Config::llm().background_grace(secs(60)).consecutive(1));
+    breaker
+        .try_acquire()
+        .unwrap()
+        .failure(spark_breaker::FailKind::Transport);
+    clock.advance(secs(11));
+    let service = BreakerLayer::new(breaker.clone()).layer(healthy());
+    let user = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(user.status(), 503);
+    let mut refresh = request();
+    let context = spark_core::Context::new(clock.clock().now()).with_background(true);
+    refresh.extensions_mut().insert(context);
+    let refreshed = service.oneshot(refresh).await.unwrap();
+    assert_eq!(refreshed.status(), 200);
+}
+
+#[tokio::test]
+async fn layered_twice_by_axum_it_is_one_breaker() {
+    use axum::Router;
+    use axum::routing::get;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (breaker, _clock) = breaker(Config::llm().consecutive(4));
+    let counted = Arc::clone(&calls);
+    let fails = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { StatusCode::BAD_GATEWAY }
+    };
+    let app: Router = Router::new()
+        .route("/a", get(fails.clone()))
+        .route("/b", get(fails))
+        .layer(BreakerLayer::new(breaker.clone()))
+        .layer(TimeoutLayer::new(Timeouts::llm()))
+        .layer(BulkheadLayer::new(Bulkhead::new("app", 9).unwrap()));
+    for path in ["/a", "/b", "/a", "/b", "/a", "/b"] {
+        let request = Request::get(path).body(axum::body::Body::empty()).unwrap();
+        app.clone().oneshot(request).await.unwrap();
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 4);
+    assert_eq!(breaker.snapshot().state, State::Open);
+}
