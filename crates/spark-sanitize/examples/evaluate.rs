@@ -25,7 +25,9 @@ struct Count {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or("usage: evaluate FILE.jsonl [user|tool] [rules]")?;
+    let path = args
+        .next()
+        .ok_or("usage: evaluate FILE.jsonl [user|tool] [rules]")?;
     let rest: Vec<String> = args.collect();
     let origin = match rest.iter().any(|a| a == "tool") {
         true => Origin::ToolOutput,
@@ -37,9 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rules: BTreeMap<&'static str, [u32; 2]> = BTreeMap::new();
     for (number, line) in BufReader::new(File::open(&path)?).lines().enumerate() {
         let row: Value = serde_json::from_str(&line?)?;
-        let (Some(text), Some(label), Some(source)) =
-            (row["text"].as_str(), row["label"].as_u64(), row["source"].as_str())
-        else {
+        let (Some(text), Some(label), Some(source)) = (
+            row["text"].as_str(),
+            row["label"].as_u64(),
+            row["source"].as_str(),
+        ) else {
             return Err(format!("line {} lacks text, label or source", number + 1).into());
         };
         let report = sanitizer.inspect(text, origin);
@@ -61,11 +65,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    println!("{:<7} {:<20} {:>6} {:>9} {:>9}", "label", "source", "rows", "flagged", "blocked");
-    for ((label, source), Count { rows, flagged, blocked }) in &sources {
+    println!(
+        "{:<7} {:<20} {:>6} {:>9} {:>9}",
+        "label", "source", "rows", "flagged", "blocked"
+    );
+    for (
+        (label, source),
+        Count {
+            rows,
+            flagged,
+            blocked,
+        },
+    ) in &sources
+    {
         let share = |n: &u32| f64::from(*n) * 100.0 / f64::from((*rows).max(1));
         let kind = if *label == 1 { "attack" } else { "benign" };
-        println!("{kind:<7} {source:<20} {rows:>6} {:>8.2}% {:>8.2}%", share(flagged), share(blocked));
+        println!(
+            "{kind:<7} {source:<20} {rows:>6} {:>8.2}% {:>8.2}%",
+            share(flagged),
+            share(blocked)
+        );
     }
     if rest.iter().any(|a| a == "rules") {
         println!("\n{:<32} {:>8} {:>8}", "rule", "benign", "attack");

@@ -75,9 +75,7 @@ pub(crate) fn takes_variation(base: char, selector: char) -> bool {
 pub(crate) fn may_join(mark: char, before: char, after: char, has_rtl: bool) -> bool {
     let beside = |test: fn(char) -> bool| test(before) || test(after);
     match mark {
-        '\u{200D}' => {
-            (is_pictograph(before) && is_pictograph(after)) || beside(joins_visibly)
-        }
+        '\u{200D}' => (is_pictograph(before) && is_pictograph(after)) || beside(joins_visibly),
         '\u{200C}' => beside(joins_visibly),
         '\u{200B}' => beside(breaks_without_spaces),
         '\u{AD}' => before.is_alphabetic() && after.is_alphabetic(),

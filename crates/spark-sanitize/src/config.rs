@@ -110,7 +110,12 @@ impl SanitizerBuilder {
     /// # Errors
     /// When an action names no rule and no family, or a limit is 0.
     pub fn build(self) -> Result<Sanitizer, BuildError> {
-        let Limits { max_prompt_chars, max_depth, max_values, max_string_bytes } = self.limits;
+        let Limits {
+            max_prompt_chars,
+            max_depth,
+            max_values,
+            max_string_bytes,
+        } = self.limits;
         for (field, limit) in [
             ("max_prompt_chars", max_prompt_chars),
             ("max_depth", max_depth),
@@ -137,8 +142,13 @@ impl SanitizerBuilder {
                 }
             }
         }
-        let policies = [Origin::User, Origin::ToolOutput, Origin::Retrieved, Origin::Trusted]
-            .map(|origin| Policy::new(self.preset, origin, &chosen));
+        let policies = [
+            Origin::User,
+            Origin::ToolOutput,
+            Origin::Retrieved,
+            Origin::Trusted,
+        ]
+        .map(|origin| Policy::new(self.preset, origin, &chosen));
         Ok(Sanitizer(Arc::new(Inner {
             engine: Engine::new()?,
             limits: self.limits,
@@ -221,7 +231,10 @@ mod tests {
     fn unknown_names_and_empty_limits_are_refused() {
         let unknown = Sanitizer::builder().action("overide", Action::Flag).build();
         assert!(unknown.unwrap_err().to_string().contains("`overide`"));
-        let limits = Limits { max_depth: 0, ..Limits::default() };
+        let limits = Limits {
+            max_depth: 0,
+            ..Limits::default()
+        };
         let zero = Sanitizer::builder().limits(limits).build();
         assert!(zero.unwrap_err().to_string().contains("`max_depth`"));
     }
@@ -231,9 +244,13 @@ mod tests {
         for rule_first in [true, false] {
             let builder = Sanitizer::builder();
             let builder = if rule_first {
-                builder.action("hidden.bits", Action::Allow).action("hidden", Action::Flag)
+                builder
+                    .action("hidden.bits", Action::Allow)
+                    .action("hidden", Action::Flag)
             } else {
-                builder.action("hidden", Action::Flag).action("hidden.bits", Action::Allow)
+                builder
+                    .action("hidden", Action::Flag)
+                    .action("hidden.bits", Action::Allow)
             };
             let policy = builder.build().unwrap().0.policies[0].clone();
             assert_eq!(policy.action(ruleset::PAYLOAD), Action::Flag);

@@ -16,7 +16,13 @@ pub(crate) struct Editor<'t> {
 
 impl<'t> Editor<'t> {
     pub(crate) fn new(source: &'t str) -> Self {
-        Self { source, out: String::new(), copied: 0, changed: false, offsets: Offsets::default() }
+        Self {
+            source,
+            out: String::new(),
+            copied: 0,
+            changed: false,
+            offsets: Offsets::default(),
+        }
     }
 
     /// Puts `with` where `span` stands. Spans come in ascending order; what overlaps an earlier
@@ -27,7 +33,9 @@ impl<'t> Editor<'t> {
         }
         let start = span.start.max(self.copied);
         let end = span.end.max(start);
-        let Some(kept) = self.source.get(self.copied..start) else { return };
+        let Some(kept) = self.source.get(self.copied..start) else {
+            return;
+        };
         if !self.changed {
             self.changed = true;
             self.out.reserve(self.source.len());
@@ -45,7 +53,8 @@ impl<'t> Editor<'t> {
         if !self.changed {
             return (Cow::Borrowed(self.source), self.offsets);
         }
-        self.out.push_str(self.source.get(self.copied..).unwrap_or_default());
+        self.out
+            .push_str(self.source.get(self.copied..).unwrap_or_default());
         (Cow::Owned(self.out), self.offsets)
     }
 }

@@ -91,7 +91,9 @@ pub enum JsonError {
         reason: String,
     },
     /// A selected string holds an escape that stands for no character.
-    #[error("the field `{field}` holds a `\\u` escape that stands for no character: send the character itself")]
+    #[error(
+        "the field `{field}` holds a `\\u` escape that stands for no character: send the character itself"
+    )]
     BadEscape {
         /// The field.
         field: String,

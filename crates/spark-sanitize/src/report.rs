@@ -72,6 +72,8 @@ pub enum Kind {
     Hidden,
     /// Characters that have no business where they stand.
     Unicode,
+    /// Several grave findings in one text.
+    Combined,
     /// A size limit.
     Limit,
 }
@@ -92,6 +94,7 @@ impl Kind {
             Self::Secret => "secret",
             Self::Hidden => "hidden",
             Self::Unicode => "unicode",
+            Self::Combined => "combined",
             Self::Limit => "limit",
         }
     }
@@ -220,12 +223,20 @@ const KEPT_PER_RULE: usize = 8;
 
 impl Collector {
     pub(crate) fn new() -> Self {
-        Self { findings: Vec::new(), action: Action::Allow, omitted: 0 }
+        Self {
+            findings: Vec::new(),
+            action: Action::Allow,
+            omitted: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, finding: Finding) {
         self.action = self.action.max(finding.action);
-        if let Some(last) = self.findings.iter_mut().rev().find(|f| f.rule == finding.rule)
+        if let Some(last) = self
+            .findings
+            .iter_mut()
+            .rev()
+            .find(|f| f.rule == finding.rule)
             && last.view == finding.view
             && last.span.end >= finding.span.start
             && last.span.start <= finding.span.start
@@ -233,7 +244,11 @@ impl Collector {
             last.span.end = last.span.end.max(finding.span.end);
             return;
         }
-        let same = self.findings.iter().filter(|f| f.rule == finding.rule).count();
+        let same = self
+            .findings
+            .iter()
+            .filter(|f| f.rule == finding.rule)
+            .count();
         if same >= KEPT_PER_RULE || self.findings.len() >= KEPT {
             self.omitted = self.omitted.saturating_add(1);
         } else {

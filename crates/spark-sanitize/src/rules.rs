@@ -49,8 +49,14 @@ impl Engine {
             .match_kind(MatchKind::Standard)
             .kind(Some(AhoCorasickKind::DFA))
             .build(&cues)
-            .map_err(|error| BuildError::Cues { error: Box::new(error) })?;
-        Ok(Self { cues, owner, patterns })
+            .map_err(|error| BuildError::Cues {
+                error: Box::new(error),
+            })?;
+        Ok(Self {
+            cues,
+            owner,
+            patterns,
+        })
     }
 
     /// Tells `found` of every rule that matches in `view`, with the place in `view`. Rules whose
@@ -65,25 +71,26 @@ impl Engine {
         let mut open = [(0_usize, 0_usize); RULES_MAX];
         let mut counts = [0_usize; RULES_MAX];
         let mut work = 0;
-        let mut flush = |rule: usize, window: (usize, usize), found: &mut dyn FnMut(usize, Range<usize>)| {
-            let (Some(Some(pattern)), Some(haystack)) =
-                (self.patterns.get(rule), view.get(..window.1))
-            else {
-                return;
-            };
-            let mut at = window.0;
-            work += window.1.saturating_sub(window.0);
-            while counts[rule] < MATCHES
-                && let Some(hit) = pattern.find_at(haystack, at)
-            {
-                counts[rule] += 1;
-                at = hit.end().max(at + 1);
-                found(rule, hit.range());
-                if at > haystack.len() {
-                    break;
+        let mut flush =
+            |rule: usize, window: (usize, usize), found: &mut dyn FnMut(usize, Range<usize>)| {
+                let (Some(Some(pattern)), Some(haystack)) =
+                    (self.patterns.get(rule), view.get(..window.1))
+                else {
+                    return;
+                };
+                let mut at = window.0;
+                work += window.1.saturating_sub(window.0);
+                while counts[rule] < MATCHES
+                    && let Some(hit) = pattern.find_at(haystack, at)
+                {
+                    counts[rule] += 1;
+                    at = hit.end().max(at + 1);
+                    found(rule, hit.range());
+                    if at > haystack.len() {
+                        break;
+                    }
                 }
-            }
-        };
+            };
         for hit in self.cues.find_overlapping_iter(view) {
             let rule = self.owner[hit.pattern().as_usize()];
             let start = hit.start().saturating_sub(REACH);
@@ -145,5 +152,8 @@ fn compile(pattern: &str) -> Result<Regex, regex::Error> {
             _ => written.push(*c),
         }
     }
-    RegexBuilder::new(&written).unicode(false).size_limit(16 << 20).build()
+    RegexBuilder::new(&written)
+        .unicode(false)
+        .size_limit(16 << 20)
+        .build()
 }

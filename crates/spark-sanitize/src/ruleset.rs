@@ -6,7 +6,10 @@
 
 use crate::report::{
     Action::{self, Allow, Block, Flag, Redact},
-    Kind::{self, Control, Exfiltration, Extraction, Hidden, Jailbreak, Limit, Override, Secret, Unicode},
+    Kind::{
+        self, Combined, Control, Exfiltration, Extraction, Hidden, Jailbreak, Limit, Override,
+        Secret, Unicode,
+    },
     Severity::{self, Critical, High, Low, Medium},
 };
 
@@ -37,9 +40,18 @@ pub(crate) const PAYLOAD: usize = 8;
 pub(crate) const BITS: usize = 9;
 pub(crate) const PROMPT_LENGTH: usize = 10;
 pub(crate) const UNSETTLED: usize = 11;
+pub(crate) const SEVERAL: usize = 12;
 
 const fn built_in(name: &'static str, kind: Kind, severity: Severity, action: Action) -> Rule {
-    Rule { name, kind, severity, user: action, foreign: action, cues: &[], pattern: "" }
+    Rule {
+        name,
+        kind,
+        severity,
+        user: action,
+        foreign: action,
+        cues: &[],
+        pattern: "",
+    }
 }
 
 const fn rule(
@@ -50,7 +62,15 @@ const fn rule(
     cues: &'static [&'static str],
     pattern: &'static str,
 ) -> Rule {
-    Rule { name, kind, severity, user, foreign, cues, pattern }
+    Rule {
+        name,
+        kind,
+        severity,
+        user,
+        foreign,
+        cues,
+        pattern,
+    }
 }
 
 /// Verbs that set instructions aside.
@@ -85,6 +105,7 @@ pub(crate) static RULES: &[Rule] = &[
     built_in("hidden.bits", Hidden, High, Flag),
     built_in("limit.prompt_length", Limit, High, Block),
     built_in("limit.unsettled", Limit, High, Block),
+    built_in("combined.several", Combined, Critical, Block),
 
     // ── Set your instructions aside ──────────────────────────────────────────────────────────
     rule("override.ignore_instructions", Override, Critical, (Block, Block),
@@ -105,7 +126,7 @@ pub(crate) static RULES: &[Rule] = &[
         r"\b(?:(?:here (?:is|are)|these are|this is|following are) (?:your|the|my) (?:new|real|actual|updated|true) (?:instructions?|tasks?|rules?|directives?|orders?|objectives?|role)|(?:your|the) (?:new|real|actual|updated|only) (?:instructions?|tasks?|directives?|objective|command)s? (?:is|are|now|will be)|(?:new|important|updated|revised|additional|urgent|real) (?:system |side |secret )?(?:instructions?|directives?|task|command)s?(?: for (?:you|the (?:assistant|ai|model|llm)))? {0,2}(?::|are|\*\*|\n)|strictly adhere to the following|follow (?:only )?(?:these|the following|this|my)(?: new)? (?:instructions?|directives?|commands?) instead|instead(?: of (?:that|this))? (?:follow|obey|execute) (?:these|this|the following|my))"),
     rule("override.authority", Override, High, (Flag, Flag),
         &["override", "mode", "system", "developer", "creator", "admin", "designer", "debug", "authori"],
-        r"(?:\b(?:system|admin(?:istrator)?|developer|priority|emergency|security|safety|instruction|root|operator|policy|manual) overr?ide\b|\boverride(?: code| mode| protocol)? {0,2}[:=]|\b(?:admin|debug|maintenance|god|sudo|root|system|super ?user|diagnostic|unrestricted|test) mode (?:is |now |has been )?(?:on|enabled|activated?|active|engaged|entered|engage)|\b(?:enter|activate|enable|switch to|engage|initiate|go into)(?: the| your)?(?: [a-z]{1,12})? (?:admin|debug|maintenance|god|sudo|root|developer|unrestricted|diagnostic|jailbreak|dan) mode|\bi(?: a|.{0,3})m (?:your|the|an?)(?: [a-z]{2,10})? (?:developer|creator|administrator|admin|programmer|designer|owner|superior|system administrator|engineer|maker)\b|[\[<(*#] ?system (?:note|message|notice|override|update|alert|mode|prompt|instruction)s?\b|\bsystem mode\b|\bsystem (?:note|override|notice|alert|update|command) ?:|\bnote to (?:the )?(?:ai|assistant|llm|model|chatbot|language model)\b|\bsafety (?:protocols?|filters?|measures?|checks?)(?: (?:is|are|has been|have been|now))? (?:disabled|off|suspended|lifted|deactivated|removed))"),
+        r"(?:\b(?:system|admin(?:istrator)?|developer|priority|emergency|security|safety|instruction|root|operator|policy|manual) overr?ide\b|\boverride(?: code| mode| protocol)? {0,2}[:=]|\b(?:admin|debug|maintenance|god|sudo|root|system|super ?user|diagnostic|unrestricted|test) mode (?:is |now |has been )?(?:on|enabled|activated?|active|engaged|entered|engage)|\b(?:enter|activate|enable|switch to|engage|initiate|go into)(?: the| your)?(?: [a-z]{1,12})? (?:admin|debug|maintenance|god|sudo|root|developer|unrestricted|diagnostic|jailbreak|dan) mode|\bi(?: a|.{0,3})m (?:your|the|an?)(?: [a-z]{2,10})? (?:developer|creator|administrator|admin|programmer|designer|owner|superior|system administrator|engineer|maker)\b|[\[<*#] ?system (?:note|message|notice|override|update|alert|mode|prompt|instruction)s?\b|\bsystem mode\b|\bsystem (?:note|override|notice|alert|update|command):|\bnote to (?:the )?(?:ai|assistant|llm|model|chatbot|language model)\b|\bsafety (?:protocols?|filters?|measures?|checks?)(?: (?:is|are|has been|have been|now))? (?:disabled|off|suspended|lifted|deactivated|removed))"),
     rule("override.end_of_prompt", Override, High, (Flag, Redact),
         &["end", "begin", "start", "new task", "user_input", "history", "input", "prompt"],
         r"(?:[-=#*_\[<{]{2,40} ?(?:end|start|begin(?:ning)?)(?: of)? (?:the )?(?:system |user |initial )?(?:prompt|instructions?|input|message|context|conversation|document|text|data|email|session|task)|\[ ?(?:input|history|system prompt|user input|prompt|context|data|instructions?) (?:ends?|starts?|begins?)(?: here)? ?\]|={4,40} ?end\b|\b(?:now we will|you will now|let us now) (?:perform|do|begin) a (?:different|new) task|</(?:main|data|user_?input|document|context|email|message|instructions?|untrusted|system|prompt|tool_result|query|text|input)>.{0,30}(?:ignore|you|now|new|system|please|forget|disregard|important))"),
@@ -132,9 +153,9 @@ pub(crate) static RULES: &[Rule] = &[
     rule("extraction.instructions", Extraction, High, (Flag, Flag),
         &["prompt", "instruction", "system message", "guidelines", "rules", "directives", "configuration"],
         concat!(tell!(), r"(?: [a-z']{1,12}){0,5}? (?:(?:your|these|the)(?: [a-z]{1,12}){0,2}? (?:system|initial|original|hidden|secret|internal|previous|prior|above|preceding|first|last) (?:[a-z]{1,12} )?(?:prompts?|instructions?|messages?|rules|guidelines|configuration|directives?)|your (?:[a-z]{1,10} )?(?:instructions|directives|guidelines|configuration|programming)|(?:all|everything)(?: [a-z]{1,10}){0,3} (?:above|before)|(?:prompts?|instructions?)(?: [a-z]{1,12}){0,3} (?:above|before|given to you|you (?:were|have been) given))\b")),
-    rule("extraction.repeat_above", Extraction, High, (Flag, Flag),
-        &["above", "you are", "verbatim", "word for word", "beginning", "before", "previous", "preceding", "first"],
-        r"(?:\b(?:repeat|print|output|write|copy|say|recite|echo|return|read)(?: [a-z]{1,10}){0,4}? (?:(?:words|text|sentences?|lines?|content|everything|all|message|paragraph|conversation|phrase|document|symbols|characters)(?: [a-z]{1,10}){0,4}? (?:above|before this|before|preceding)|(?:the )?(?:above|previous|preceding|first|last) (?:text|words?|sentences?|lines?|messages?|content|paragraph|conversation|prompt))\b|\b(?:starting|beginning|starts|begin|begins|start) (?:with|from|by)(?: [a-z]{1,10}){0,3} ?.{0,3}you are\b|\bfrom the (?:very )?(?:beginning|start) of (?:this|the|our) (?:conversation|chat|prompt|session|context)|\bverbatim(?: [a-z]{1,10}){0,4} (?:prompt|instructions?)|\b(?:prompt|instructions?)(?: [a-z]{1,10}){0,3} (?:verbatim|word for word)\b|\bwhat (?:was|were|did)(?: [a-z]{1,10}){0,3} (?:first|initial|previous|above|earlier)(?: [a-z]{1,10}){0,2} (?:instructions?|prompt|messages?))"),
+    rule("extraction.repeat_above", Extraction, Medium, (Flag, Flag),
+        &["above", "you are", "verbatim", "beginning", "start of", "previous", "preceding", "initial"],
+        r"(?:\b(?:repeat|print|output|copy|recite|echo|return|read|say)(?: [a-z]{1,10}){0,4}? (?:words|text|content|everything|all|messages?|conversation|document|symbols|characters|phrase)(?: [a-z]{1,10}){0,3}? (?:above|preceding)\b|\b(?:repeat|print|output|copy|recite|echo|return|read|say|show)(?: [a-z]{1,10}){0,4}? (?:previous|preceding|initial) (?:text|words?|messages?|content|paragraph|conversation|prompt)\b|\b(?:starting|beginning|starts|begin|begins|start) (?:with|from|by)(?: [a-z]{1,10}){0,3} ?.{0,3}you are\b|\bfrom the (?:very )?(?:beginning|start) of (?:this|the|our) (?:conversation|chat|prompt|session|context)|\bverbatim(?: [a-z]{1,10}){0,4} (?:prompt|instructions?)|\b(?:prompt|instructions?)(?: [a-z]{1,10}){0,3} verbatim\b|\bwhat (?:was|were|did)(?: [a-z]{1,10}){0,3} (?:initial|previous)(?: [a-z]{1,10}){0,2} (?:instructions?|prompt|messages?))"),
     rule("extraction.foreign", Extraction, Critical, (Block, Block),
         &["system", "sistema"],
         r"(?:\b(?:zeig|nenn|verrate?|gib|wiederhol|druck|offenbar|ausgeben|lautet|was ist|wie ist)[a-z]{0,3}(?: [a-z]{1,12}){0,4}? (?:dein|deine[nrms]?|ihr|ihre[nrms]?|euer|eure)(?: [a-z]{1,12}){0,2}? ?.{0,2}system.{0,2}(?:prompt|anweisung|nachricht|instruktion)|\b(?:muestra|muestrame|revela|revele|dime|repite|imprime|cual es|ensena)(?: [a-z]{1,12}){0,3}? (?:tu|tus|su|sus|el|las)(?: [a-z]{1,12}){0,2}? (?:prompt|mensaje|instrucciones|indicaciones)(?: (?:de|del))? sistema|\b(?:montre|revele|affiche|repete|donne|dis|quel est)[a-z]{0,3}(?: [a-z]{1,12}){0,3}? (?:ton|votre|tes|vos|ta)(?: [a-z]{1,12}){0,2}? (?:prompt|message|instructions|invite)(?: (?:de|du))? systeme)"),
@@ -143,6 +164,9 @@ pub(crate) static RULES: &[Rule] = &[
     rule("jailbreak.persona", Jailbreak, Critical, (Block, Block),
         &["do anything now", "dan", "jailbr", "developer mode", "machiavelli", "devmode", "opposite mode", "confidant", "anarchy", "dude"],
         r"(?:\bdo anything now\b|\b(?:you are|act as|be|become|as|called|named|pretend to be|simulate|respond as)(?: now| going to be)? (?:an? )?[\x22']?dan\b[^a-z]|\[?\bdan\b\]? ?[:\]].{0,10}|\bstay(?:ing)? a dan\b|\bjailbr(?:eak|oken)(?:ed|ing)? (?:mode|version|enabled|ai|prompt|response|answer|output|chatgpt)|\[ ?(?:.{0,4})jailbreak ?\]|\b(?:with|enable|enabled|in|simulate|activate)(?: [a-z]{1,12}){0,2} developer mode\b|\bdeveloper mode (?:is |now |output|enabled|on\b|activated|v\d)|\bdevmode\b|\balways intelligent and machiavellian\b|\b(?:evil|anti|opposite|chaos|anarchy|rebel) ?(?:dan|gpt|mode|bot|confidant)\b|\bevil trusted confidant\b)"),
+    rule("jailbreak.role_without_rules", Jailbreak, Critical, (Block, Block),
+        &["ethic", "moral", "guideline", "restrict", "filter", "censor", "limitation", "rules"],
+        r"\b(?:you are|you.{0,3}re|act as|acting as|pretend|role ?play|rp|play the role|take on|assume|embody|become|character|persona|named|called|chatbot|bot|simulate|imagine|your name is|respond as)\b.{0,150}?\b(?:(?:no|not have(?: any)?|without(?: any)?|free (?:of|from)(?: all| any)?|un ?bound by|not (?:bound|restricted|limited|constrained|restrained|governed) by(?: any)?|disregards?|ignor(?:e|es|ing)|lacks?|devoid of|does(?:n.{0,3}t| not) (?:care about|have|follow)(?: any)?|never (?:cares?|worr(?:y|ies)) about) (?:[a-z]{1,12} ){0,2}?(?:ethical|moral|legal|openai|censorship|ethics|morals|morality)\b|(?:unfiltered and|uncensored and|amoral|completely (?:unfiltered|uncensored|unethical))|(?:typical )?confines of ai|no (?:restrictions|filters?|limitations|rules|censorship) (?:or|and|whatsoever|at all))"),
     rule("jailbreak.unrestricted", Jailbreak, High, (Flag, Flag),
         &["ethic", "moral", "restrict", "limitation", "filter", "censor", "unrestricted", "guideline", "confines", "constraints", "rules", "boundar", "legal"],
         r"(?:\b(?:no|without|free (?:of|from)|un ?bound by|not (?:bound|restricted|limited|constrained|restrained|governed) by|regardless of|ignor(?:e|es|ing)|lacks?|disregard(?:s|ing)?|any|devoid of|beyond|bypass(?:es|ing)?|never (?:cares?|worr(?:y|ies)) about|does(?:n.{0,3}t| not) (?:care about|have)|(?:do|does)(?:n.{0,3}t| not) have(?: any)?)(?: [a-z]{1,12}){0,3}? (?:ethic(?:s|al)|moral(?:s|ity|ly)?|legal(?:ity)?|content|safety|openai|censorship)(?: [a-z]{1,12}){0,4}? (?:guidelines?|restrictions?|limitations?|constraints?|polic(?:y|ies)|filters?|rules?|boundar(?:y|ies)|concerns?|considerations?|principles?|standards?|norms|compass|obligations?|issues|consequences?|repercussions?)\b|\bfree (?:of|from) (?:all |any )?(?:restrictions|censorship|filters|limitations)|\b(?:unfiltered|uncensored|amoral|unrestricted|unethical|immoral)(?: and (?:[a-z]{1,12}))?,? (?:[a-z]{1,12} )?(?:ai|chatbot|bot|model|response|answer|assistant|persona|character|advice|version|robot|language model|responses|answers)\b|\b(?:broken|broke|break) free (?:of|from)(?: the)?(?: [a-z]{1,12}){0,2}? (?:confines|constraints|rules|restrictions|limitations|chains)|\bdo(?:es)? not have to abide by\b|\bno (?:ethical|moral)(?: or (?:moral|ethical|legal))?|\b(?:without|no)(?: any)? (?:restrictions|limitations|filters?|censorship)(?: (?:whatsoever|at all|or|and|on what))|\bdoes not (?:follow|have|obey)(?: any)? (?:rules|ethics|morals|restrictions|filters))"),
@@ -176,9 +200,9 @@ pub(crate) static RULES: &[Rule] = &[
         r"\b(?:send|e-?mail|forward|reply|write|dispatch|shoot|deliver|transmit|submit|compose)\b[^\n]{0,160}?[a-z0-9._%+-]{1,40}@[a-z0-9-]{1,40}\.[a-z]{2}"),
 
     // ── Giving secrets away ──────────────────────────────────────────────────────────────────
-    rule("secret.reveal", Secret, High, (Flag, Flag),
-        &["secret", "password", "passphrase", "passcode", "api key", "api_key", "credential", "access code", "private key", "flag"],
-        concat!(r"(?:", tell!(), r"(?: [a-z']{1,10}){0,3}? (?:the|your|our|this|its|any|me|us|hidden|confidential) (?:[a-z]{1,12} ){0,2}?(?:secrets?(?: (?:key|word|code|phrase|password))?|passwords?|passphrase|passcode|api[ _]keys?|credentials|access codes?|private key)\b|\b(?:the|your) (?:secret|password|passphrase)(?: (?:key|word|phrase|code))? (?:is|was|you|that you|backwards?|in reverse|reversed|encoded|in base64|letter|character)|\b(?:letters?|characters?|symbols?|part|digits?|half|hint|hints|length|synonym|acronym|poem|story|rhyme[sd]?|clue|ascii|morse|emoji)[a-z]{0,2}(?: [a-z]{1,10}){0,5}? (?:the|your|a|this) (?:secret|password|passphrase|passcode)\b)")),
+    rule("secret.reveal", Secret, Medium, (Flag, Flag),
+        &["secret", "password", "passphrase", "passcode", "api key", "api_key", "credential", "access code", "private key"],
+        concat!(r"(?:\b(?:reveal|show|print|repeat|output|tell|give|display|leak|disclose|expose|share|send|recite|dump|spell|say|write|state|translate|encode|confirm|know|want|need|what(?: is| are| was|.{0,3}s))(?: [a-z']{1,10}){0,3}? (?:the|your|our|us|hidden|confidential) (?:[a-z]{1,12} ){0,1}?(?:secret (?:key|word|code|phrase|password)|secrets?\b(?: (?:[.?!,]|and|in|as|with|for|of|you|that|is|character|letter|backwards|now))|secrets?$|passwords?|passphrase|passcode|api[ _]keys?|credentials|access codes?|private key)\b|\bthe (?:secret|passphrase)(?: (?:key|word|phrase|code))? (?:is|was|you|backwards?|in reverse|reversed|encoded|in base64|letter|character)\b|\b(?:letters?|characters?|symbols?|part|digits?|half|hint|hints|length|synonym|acronym|poem|story|rhyme[sd]?|clue|ascii|morse|emoji)[a-z]{0,2}(?: [a-z]{1,10}){0,5}? (?:the|your) (?:secret|password|passphrase|passcode)\b)")),
     rule("secret.machine", Secret, High, (Flag, Flag),
         &["/etc/", "id_rsa", ".env", "environ", "aws_secret", "whoami", "/bin/", "rm -rf", "os.system", "exec("],
         r"(?:\b(?:cat|print|read|show|dump|output|type|less|include|open) [^\n]{0,30}?(?:/etc/(?:passwd|shadow)|id_rsa|\.env\b|aws_secret)|\b(?:print|show|list|dump|reveal|output|leak)(?: [a-z]{1,10}){0,3}? environment variables?|\b(?:run|execute|exec|eval|bypass|inject) ?[:`(] ?[^\n]{0,80}?(?:whoami|/etc/passwd|rm -rf|/bin/(?:ba)?sh|os\.system|os['.\]_a-z]{0,14}system|exec\())"),
@@ -203,6 +227,7 @@ mod tests {
             (BITS, "hidden.bits"),
             (PROMPT_LENGTH, "limit.prompt_length"),
             (UNSETTLED, "limit.unsettled"),
+            (SEVERAL, "combined.several"),
         ] {
             assert_eq!(RULES[index].name, name);
         }
@@ -212,8 +237,17 @@ mod tests {
     fn names_are_unique_and_carry_their_family() {
         let mut names: Vec<_> = RULES.iter().map(|r| r.name).collect();
         for rule in RULES {
-            assert!(rule.name.starts_with(&format!("{}.", rule.kind.as_str())), "{}", rule.name);
-            assert_eq!(rule.cues.is_empty(), rule.pattern.is_empty(), "{}", rule.name);
+            assert!(
+                rule.name.starts_with(&format!("{}.", rule.kind.as_str())),
+                "{}",
+                rule.name
+            );
+            assert_eq!(
+                rule.cues.is_empty(),
+                rule.pattern.is_empty(),
+                "{}",
+                rule.name
+            );
         }
         names.sort_unstable();
         names.dedup();

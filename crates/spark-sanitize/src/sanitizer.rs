@@ -1,13 +1,13 @@
 //! The core: a text in, a report out.
 
-use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
+use std::{borrow::Cow, cmp::Reverse, fmt, ops::Range, sync::Arc};
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 use crate::{
     config::{Limits, Policy, SanitizerBuilder},
     edit::Editor,
-    report::{Action, Collector, Finding, Kind, Origin, Report, View},
+    report::{Action, Collector, Finding, Kind, Origin, Report, Severity, View},
     rules::Engine,
     ruleset::{self, RULES},
     unicode::clean,
@@ -67,7 +67,13 @@ impl Sanitizer {
         let mut collector = Collector::new();
         if self.is_too_long(text) {
             let whole = 0..text.len();
-            collect(&mut collector, policy, ruleset::PROMPT_LENGTH, whole, View::Canonical);
+            collect(
+                &mut collector,
+                policy,
+                ruleset::PROMPT_LENGTH,
+                whole,
+                View::Canonical,
+            );
             if collector.action == Action::Block {
                 return report(Cow::Borrowed(text), collector, true);
             }
@@ -83,7 +89,13 @@ impl Sanitizer {
                 Pass::Again(text) => current = Cow::Owned(text),
             }
         }
-        collect(&mut collector, policy, ruleset::UNSETTLED, 0..text.len(), View::Canonical);
+        collect(
+            &mut collector,
+            policy,
+            ruleset::UNSETTLED,
+            0..text.len(),
+            View::Canonical,
+        );
         collector.action = Action::Block;
         report(current, collector, false)
     }
@@ -121,15 +133,13 @@ impl Sanitizer {
         );
         let off = |rule| policy.action(rule) == Action::Allow;
 
-        let mut redactions: Vec<(usize, Range<usize>)> = Vec::new();
+        let mut hits: Vec<(usize, Range<usize>)> = Vec::new();
         let (view, to_cleaned) = canonical(&cleaned.text);
         self.0.engine.scan(&view, &off, &mut |rule, span| {
             let in_cleaned = to_cleaned.span(&span, &cleaned.text);
             let in_text = cleaned.offsets.span(&in_cleaned, text);
             collect(collector, policy, rule, place(in_text), View::Canonical);
-            if policy.action(rule) == Action::Redact {
-                redactions.push((rule, in_cleaned));
-            }
+            hits.push((rule, in_cleaned));
         });
 
         for hidden in &cleaned.hidden {
@@ -137,7 +147,13 @@ impl Sanitizer {
             let (view, _) = canonical(&hidden.text);
             self.0.engine.scan(&view, &off, &mut |rule, _| {
                 hostile = true;
-                collect(collector, policy, rule, place(hidden.span.clone()), View::Hidden);
+                collect(
+                    collector,
+                    policy,
+                    rule,
+                    place(hidden.span.clone()),
+                    View::Hidden,
+                );
             });
             if hostile || hidden.certain {
                 let span = place(hidden.span.clone());
@@ -145,7 +161,13 @@ impl Sanitizer {
             }
         }
 
-        let redacted = redact(&cleaned.text, redactions);
+        if has_company(&hits) {
+            let span = place(0..text.len());
+            collect(collector, policy, ruleset::SEVERAL, span, View::Canonical);
+        }
+
+        hits.retain(|(rule, _)| policy.action(*rule) == Action::Redact);
+        let redacted = redact(&cleaned.text, hits);
         let normal = match &redacted {
             Some(text) => self.normalized(text),
             None => self.normalized(&cleaned.text),
@@ -185,10 +207,24 @@ enum Pass {
 }
 
 fn report(text: Cow<'_, str>, collector: Collector, too_long: bool) -> Report<'_> {
-    let Collector { mut findings, action, omitted } = collector;
-    findings.sort_by_key(|f| (f.span.start, f.span.end));
-    let text = if action == Action::Block { Cow::Borrowed("") } else { text };
-    Report { text, action, findings, omitted, too_long }
+    let Collector {
+        mut findings,
+        action,
+        omitted,
+    } = collector;
+    findings.sort_by_key(|f| (f.span.start, Reverse(f.severity)));
+    let text = if action == Action::Block {
+        Cow::Borrowed("")
+    } else {
+        text
+    };
+    Report {
+        text,
+        action,
+        findings,
+        omitted,
+        too_long,
+    }
 }
 
 fn collect(to: &mut Collector, policy: &Policy, rule: usize, span: Range<usize>, view: View) {
@@ -197,8 +233,34 @@ fn collect(to: &mut Collector, policy: &Policy, rule: usize, span: Range<usize>,
         && action > Action::Allow
     {
         let (kind, severity) = (rule.kind, rule.severity);
-        to.push(Finding { kind, rule: rule.name, severity, action, span, view });
+        to.push(Finding {
+            kind,
+            rule: rule.name,
+            severity,
+            action,
+            span,
+            view,
+        });
     }
+}
+
+/// Whether a grave finding has company elsewhere in the text: another rule, of at least medium
+/// severity. Control tokens do not count, since whoever asks about a chat template brings several
+/// of them along.
+fn has_company(hits: &[(usize, Range<usize>)]) -> bool {
+    let weight = |rule: usize| match RULES.get(rule) {
+        Some(rule) if rule.kind != Kind::Control => rule.severity,
+        _ => Severity::Low,
+    };
+    hits.iter()
+        .filter(|(rule, _)| weight(*rule) >= Severity::High)
+        .any(|(grave, place)| {
+            hits.iter().any(|(other, elsewhere)| {
+                grave != other
+                    && weight(*other) >= Severity::Medium
+                    && (elsewhere.end <= place.start || place.end <= elsewhere.start)
+            })
+        })
 }
 
 /// Breaks up control tokens, and puts `[removed]` in the place of anything else.

@@ -8,9 +8,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use crate::{
-    classes::{
-        Class, class, is_loose_mark, is_private_use, is_rtl, may_join, takes_variation,
-    },
+    classes::{Class, class, is_loose_mark, is_private_use, is_rtl, may_join, takes_variation},
     edit::Editor,
     offsets::Offsets,
     ruleset as rule,
@@ -63,7 +61,11 @@ pub(crate) fn clean<'t>(
     };
     cleaner.run();
     let (cleaned, offsets) = cleaner.editor.finish();
-    Cleaned { text: cleaned, offsets, hidden: cleaner.smuggled.decode() }
+    Cleaned {
+        text: cleaned,
+        offsets,
+        hidden: cleaner.smuggled.decode(),
+    }
 }
 
 /// Nothing but printable ASCII, TAB, LF and CR.
@@ -102,7 +104,8 @@ impl Cleaner<'_, '_> {
                     (self.found)(rule, at..end);
                     self.before = c;
                     if (self.strips)(rule) {
-                        self.editor.replace(&(at..end), other.encode_utf8(&mut [0; 4]));
+                        self.editor
+                            .replace(&(at..end), other.encode_utf8(&mut [0; 4]));
                         self.before = other;
                     }
                     at = end;
@@ -214,15 +217,20 @@ impl Cleaner<'_, '_> {
     }
 
     fn has_rtl(&mut self) -> bool {
-        *self.has_rtl.get_or_insert_with(|| self.text.chars().any(|c| {
-            matches!(class(c), Class::Plain) && is_rtl(c)
-        }))
+        *self.has_rtl.get_or_insert_with(|| {
+            self.text
+                .chars()
+                .any(|c| matches!(class(c), Class::Plain) && is_rtl(c))
+        })
     }
 }
 
 /// Zero-width characters that are used as zeros and ones.
 fn is_bit(c: char) -> bool {
-    matches!(c, '\u{200B}'..='\u{200D}' | '\u{2060}' | '\u{2062}' | '\u{2064}' | '\u{FEFF}')
+    matches!(
+        c,
+        '\u{200B}'..='\u{200D}' | '\u{2060}' | '\u{2062}' | '\u{2064}' | '\u{FEFF}'
+    )
 }
 
 /// How many tag characters at the start of a run make a flag with the black flag before them.
@@ -233,7 +241,10 @@ struct Flag {
 }
 
 fn flag(before: char, run: &str) -> Flag {
-    let none = Flag { length: 0, known: false };
+    let none = Flag {
+        length: 0,
+        known: false,
+    };
     if before != '\u{1F3F4}' {
         return none;
     }
@@ -243,7 +254,10 @@ fn flag(before: char, run: &str) -> Flag {
         match untag(c) {
             Some(0x7F) if length >= 2 => {
                 let known = matches!(&name[..length], b"gbeng" | b"gbsct" | b"gbwls");
-                return Flag { length: length + 1, known };
+                return Flag {
+                    length: length + 1,
+                    known,
+                };
             }
             Some(b @ (b'0'..=b'9' | b'a'..=b'z')) if length < name.len() => {
                 name[length] = b;
@@ -256,7 +270,10 @@ fn flag(before: char, run: &str) -> Flag {
 }
 
 fn untag(c: char) -> Option<u8> {
-    u32::from(c).checked_sub(0xE_0000).and_then(|b| u8::try_from(b).ok()).filter(|b| *b >= 0x20)
+    u32::from(c)
+        .checked_sub(0xE_0000)
+        .and_then(|b| u8::try_from(b).ok())
+        .filter(|b| *b >= 0x20)
 }
 
 /// Collects what unseen characters spell, each channel for itself.
@@ -332,7 +349,11 @@ impl Smuggled {
                 let length = text.chars().count();
                 let seen = text.chars().filter(|c| is_printable(*c)).count();
                 (length >= READABLE && seen.saturating_mul(10) >= length.saturating_mul(9))
-                    .then_some(Hidden { text, span: span?, certain })
+                    .then_some(Hidden {
+                        text,
+                        span: span?,
+                        certain,
+                    })
             })
             .collect()
     }

@@ -85,7 +85,10 @@ mod tests {
 
     #[test]
     fn plain_text_is_borrowed() {
-        assert!(matches!(canonical("Two words,\n a line.").0, Cow::Borrowed(_)));
+        assert!(matches!(
+            canonical("Two words,\n a line.").0,
+            Cow::Borrowed(_)
+        ));
         assert_eq!(canonical("far \t\t\t apart").0, "far apart");
     }
 
