@@ -1,2 +1,56 @@
-//! API keys for tower services: issue, verify, rotate, revoke, with only a MAC at rest.
+#![doc = include_str!("docs/manual.md")]
+#![doc = include_str!("docs/security.md")]
+#![doc = include_str!("docs/storage.md")]
 #![forbid(unsafe_code)]
+
+mod answer;
+mod audit;
+mod authenticator;
+mod base62;
+mod codec;
+mod config;
+mod credential;
+mod error;
+#[cfg(feature = "axum")]
+mod extract;
+mod file_store;
+mod future;
+mod hex;
+mod index;
+mod journal;
+mod key;
+mod layer;
+mod master;
+pub mod metrics;
+mod pepper;
+mod record;
+mod require;
+mod secret_file;
+mod service;
+mod store;
+mod throttle;
+
+pub use audit::{AuditEvent, AuditSink, TracingAudit};
+pub use authenticator::{Authenticator, MAX_OVERLAP};
+pub use codec::DecodeError;
+pub use config::{AuthenticatorBuilder, DEFAULT_MAX_KEYS};
+pub use credential::{CredentialError, credential};
+pub use error::{
+    AuthError, BuildError, KeyError, MasterKeyError, PepperError, Rejected, StoreError,
+};
+#[cfg(feature = "axum")]
+pub use extract::{Caller, MasterCaller, UserCaller};
+pub use file_store::FileStore;
+pub use future::AuthFuture;
+pub use key::{ApiKey, Brand, Environment, KEY_PATTERN, Kind, MAX_CREDENTIAL_LEN};
+pub use layer::AuthLayer;
+pub use master::{MIN_MASTER_SECRET_LEN, MasterKey};
+pub use pepper::{Mac, Pepper, PepperId};
+pub use record::{
+    Issued, KeyInfo, KeyRecord, KeyState, KeyStatus, MAX_LABEL_LEN, MAX_SCOPES, NewKey,
+};
+pub use require::{RequireLayer, RequireService};
+pub use secret_file::{read_secret_file, write_secret_file};
+pub use service::AuthService;
+pub use store::{Change, KeyStore, MemoryStore};
+pub use throttle::FailureThrottle;

@@ -1,0 +1,544 @@
+//! Issuing, verifying, rotating and revoking keys, without any HTTP.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use spark_core::{ClientIp, Clock, Name, Principal, Scopes};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::audit::AuditEvent;
+use crate::config::{AuthenticatorBuilder, Parts};
+use crate::error::{AuthError, Rejected};
+use crate::index::{Entry, KeyId};
+use crate::key::{self, ApiKey, KeyParts, Kind, MAX_CREDENTIAL_LEN};
+use crate::master::{MIN_MASTER_SECRET_LEN, MasterKey};
+use crate::metrics;
+use crate::pepper::{Mac, Pepper, PepperId};
+use crate::record::{Issued, KeyInfo, KeyRecord, KeyState, KeyStatus, NewKey, whole_millis};
+use crate::store::Change;
+
+/// The longest time for which a rotated key goes on working.
+pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Knows all keys: makes them, checks them, takes them back.
+///
+/// [`verify`](Self::verify) reads memory alone and takes no lock. The other calls write to the
+/// store and may block; one of them runs at a time. Clones share everything.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+/// use spark_auth::{Authenticator, MemoryStore, NewKey, Pepper, Rejected};
+/// use spark_core::Name;
+///
+/// let auth = Authenticator::builder()
+///     .pepper(Pepper::generate()?)
+///     .store(MemoryStore::new())
+///     .build()?;
+/// let old = auth.issue(NewKey::new(Name::new("acme")?).label("laptop"))?;
+/// let new = auth.rotate(old.record.id.as_str(), Duration::from_secs(3_600))?;
+/// assert!(auth.verify(old.key.expose()).is_ok()); // for another hour
+/// assert_eq!(new.record.tenant, old.record.tenant);
+///
+/// auth.revoke(old.record.id.as_str())?;
+/// assert_eq!(auth.verify(old.key.expose()), Err(Rejected::Revoked));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Authenticator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    /// Held by whoever changes keys; counts the changes.
+    revision: Mutex<u64>,
+    /// What an unknown id is compared with.
+    dummy: Mac,
+}
+
+impl Authenticator {
+    /// Starts to build one.
+    ///
+    /// # Example
+    /// ```
+    /// let builder = spark_auth::Authenticator::builder().max_keys(500);
+    /// ```
+    pub fn builder() -> AuthenticatorBuilder {
+        AuthenticatorBuilder::default()
+    }
+
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner {
+            revision: Mutex::new(parts.revision),
+            dummy: Mac::of_nothing(),
+            parts,
+        }))
+    }
+
+    /// Says whose credential this is.
+    ///
+    /// # Errors
+    /// [`Rejected`] says why not; tell the caller the same for all reasons.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// assert_eq!(auth.verify("guess"), Err(Rejected::Malformed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify(&self, credential: &str) -> Result<Principal, Rejected> {
+        self.verify_from(credential, None)
+    }
+
+    /// Like [`verify`](Self::verify), with the address of the caller for the audit.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// use spark_core::ClientIp;
+    /// let caller = ClientIp::new([192, 0, 2, 7].into());
+    /// assert!(auth.verify_from("guess", Some(caller)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify_from(
+        &self,
+        credential: &str,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
+        if credential.len() > MAX_CREDENTIAL_LEN {
+            return self.deny(Rejected::Malformed, None, client_ip);
+        }
+        match key::split(credential) {
+            Ok(key) if key.kind == Kind::User => self.verify_user(&key, client_ip),
+            Ok(_) => self.verify_master(credential, Rejected::WrongMaster, client_ip),
+            Err(_) if self.may_be_master(credential) => {
+                self.verify_master(credential, Rejected::Malformed, client_ip)
+            }
+            Err(_) => self.deny(Rejected::Malformed, None, client_ip),
+        }
+    }
+
+    fn verify_user(
+        &self,
+        key: &KeyParts<'_>,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
+        let id = KeyId::new(key.id);
+        let verdict = self.0.parts.index.with(id, |entry| self.judge(key, entry));
+        // From here on a known and an unknown id take the same way, the audit included.
+        verdict.or_else(|reason| self.deny(reason, id.into(), client_ip))
+    }
+
+    /// One MAC and one comparison whether the id is known or not. What differs between the answers
+    /// is told only to whoever has the secret.
+    fn judge(&self, key: &KeyParts<'_>, entry: Option<&Entry>) -> Result<Principal, Rejected> {
+        let pepper = entry.map_or(Some(&self.0.parts.pepper), |it| {
+            self.pepper(it.record.pepper)
+        });
+        let mac = pepper.unwrap_or(&self.0.parts.pepper).user_mac(key);
+        let kept = entry.map_or(&self.0.dummy, |entry| &entry.record.mac);
+        let is_right: bool = mac.ct_eq(kept).into();
+
+        let Some(entry) = entry else {
+            return Err(Rejected::UnknownKey);
+        };
+        if pepper.is_none() {
+            return Err(Rejected::UnknownPepper);
+        }
+        if !is_right {
+            return Err(Rejected::WrongSecret);
+        }
+        let record = &entry.record;
+        // The wall clock is read only for keys that have a time.
+        let has_time = record.expires_at.is_some() || record.not_before.is_some();
+        let now = if has_time { self.now() } else { Duration::ZERO };
+        match record.status(now) {
+            KeyStatus::Active => Ok(Principal::User(Arc::clone(&entry.user))),
+            KeyStatus::Revoked => Err(Rejected::Revoked),
+            KeyStatus::Expired => Err(Rejected::Expired),
+            KeyStatus::NotYetValid => Err(Rejected::NotYetValid),
+        }
+    }
+
+    /// Free text is only looked at where an operator chose free text.
+    fn may_be_master(&self, credential: &str) -> bool {
+        credential.len() >= MIN_MASTER_SECRET_LEN
+            && self
+                .masters()
+                .iter()
+                .flatten()
+                .any(|master| master.is_free_text())
+    }
+
+    /// Compares with both slots, always.
+    fn verify_master(
+        &self,
+        credential: &str,
+        otherwise: Rejected,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
+        let now = self.now();
+        let [current, previous] = self.masters().map(|slot| {
+            let pepper = slot.and_then(|master| self.pepper(master.pepper()));
+            let mac = pepper
+                .unwrap_or(&self.0.parts.pepper)
+                .master_mac(credential);
+            match slot {
+                Some(master) => master.accepts(&mac, now),
+                None => mac.ct_eq(&self.0.dummy) & Choice::from(0),
+            }
+        });
+        if !bool::from(current | previous) {
+            return self.deny(otherwise, None, client_ip);
+        }
+        self.audit(&AuditEvent::MasterUsed {
+            previous: !bool::from(current),
+            client_ip,
+        });
+        Ok(Principal::Master)
+    }
+
+    fn masters(&self) -> [Option<&MasterKey>; 2] {
+        let parts = &self.0.parts;
+        [parts.master.as_ref(), parts.previous_master.as_ref()]
+    }
+
+    fn pepper(&self, id: PepperId) -> Option<&Pepper> {
+        let parts = &self.0.parts;
+        if parts.pepper.id() == id {
+            return Some(&parts.pepper);
+        }
+        parts
+            .previous_pepper
+            .as_ref()
+            .filter(|pepper| pepper.id() == id)
+    }
+
+    #[cold]
+    fn deny(
+        &self,
+        reason: Rejected,
+        key_id: Option<Name>,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
+        self.audit(&AuditEvent::Denied {
+            reason,
+            key_id,
+            client_ip,
+        });
+        Err(reason)
+    }
+
+    /// Makes a key. When this returns, the store has it and it works.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] names the field at fault, [`AuthError::Full`] when no more keys may
+    /// be kept, [`AuthError::Store`] when the store failed and nothing was changed.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # use {spark_core::Name, std::time::Duration};
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// let past = NewKey::new(Name::new("acme")?).expires_at(Duration::from_secs(1));
+    /// assert_eq!(auth.issue(past).unwrap_err().field(), Some("expires_at"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn issue(&self, new: NewKey) -> Result<Issued, AuthError> {
+        let mut revision = self.lock();
+        let now = whole_millis(self.now());
+        new.check(now)?;
+        let mut changes = self.make_room(now)?;
+        let issued = self.make(new, now, next(&mut revision))?;
+        changes.push(Change::Put(Box::new(issued.record.clone())));
+        self.commit(changes)?;
+        drop(revision);
+        metrics::key_changed("issued", self.len());
+        self.audit(&AuditEvent::Issued {
+            key_id: issued.record.id.clone(),
+            tenant: issued.record.tenant.clone(),
+        });
+        Ok(issued)
+    }
+
+    /// Makes a key that follows the one with this id: same tenant, tier, scopes, label and end.
+    /// The old one goes on working for `overlap`, or until its own end where that comes first;
+    /// with an overlap of zero it is revoked at once.
+    ///
+    /// A rotation never makes a right last longer: for a later end, issue a new key.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`], [`AuthError::NotActive`] and [`AuthError::AlreadyRotated`] for keys
+    /// that cannot be followed; [`AuthError::Invalid`] for an overlap beyond [`MAX_OVERLAP`]; and
+    /// those of [`issue`](Self::issue). Nothing was changed then.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # use {spark_core::Name, std::time::Duration};
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// let leaked = auth.issue(NewKey::new(Name::new("acme")?))?;
+    /// let fresh = auth.rotate(leaked.record.id.as_str(), Duration::ZERO)?;
+    /// assert_eq!(auth.verify(leaked.key.expose()), Err(Rejected::Revoked));
+    /// assert!(auth.verify(fresh.key.expose()).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn rotate(&self, id: &str, overlap: Duration) -> Result<Issued, AuthError> {
+        if overlap > MAX_OVERLAP {
+            return Err(AuthError::Invalid {
+                field: "overlap",
+                problem: "use at most 30 days",
+            });
+        }
+        let mut revision = self.lock();
+        let now = whole_millis(self.now());
+        let mut old = self.entry(id)?.record.clone();
+        if let Some(successor) = old.replaced_by {
+            return Err(AuthError::AlreadyRotated { successor });
+        }
+        match old.status(now) {
+            KeyStatus::Active | KeyStatus::NotYetValid => {}
+            status => return Err(AuthError::NotActive { status }),
+        }
+        let new = NewKey {
+            tenant: old.tenant.clone(),
+            environment: old.environment,
+            label: old.label.clone(),
+            tier: old.tier.clone(),
+            scopes: old.scopes.iter().cloned().collect(),
+            not_before: old.not_before,
+            expires_at: old.expires_at,
+        };
+        let mut changes = self.make_room(now)?;
+        let issued = self.make(new, now, next(&mut revision))?;
+        old.replaced_by = Some(issued.record.id.clone());
+        old.revision = next(&mut revision);
+        if overlap.is_zero() {
+            old.state = KeyState::Revoked { at: now };
+        } else {
+            let end = whole_millis(now.saturating_add(overlap));
+            old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
+        }
+        changes.push(Change::Put(Box::new(issued.record.clone())));
+        changes.push(Change::Put(Box::new(old)));
+        self.commit(changes)?;
+        drop(revision);
+        metrics::key_changed("rotated", self.len());
+        if let Some(key_id) = KeyId::of(id).and_then(Into::into) {
+            self.audit(&AuditEvent::Rotated {
+                key_id,
+                successor: issued.record.id.clone(),
+                overlap,
+            });
+        }
+        Ok(issued)
+    }
+
+    /// Takes a key back, for good. When this returns, no request is let in with it any more, even
+    /// if the store failed. Revoking a key that is revoked changes nothing.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`] when no key has this id. [`AuthError::Store`] when the store failed:
+    /// this process refuses the key, but it works again after a restart, so revoke it once more.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # use spark_core::Name;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// let issued = auth.issue(NewKey::new(Name::new("acme")?))?;
+    /// let info = auth.revoke(issued.record.id.as_str())?;
+    /// assert_eq!(info.status, KeyStatus::Revoked);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn revoke(&self, id: &str) -> Result<KeyInfo, AuthError> {
+        let mut revision = self.lock();
+        let now = whole_millis(self.now());
+        let entry = self.entry(id)?;
+        let mut record = entry.record.clone();
+        if !matches!(record.state, KeyState::Revoked { .. }) {
+            record.state = KeyState::Revoked { at: now };
+            record.revision = next(&mut revision);
+        } else if !entry.unsaved {
+            return Ok(KeyInfo::of(&record, now));
+        }
+        // Memory first: a disk that is full must not keep a leaked key alive.
+        let mut revoked = Entry::new(record.clone());
+        revoked.unsaved = true;
+        self.set(&record.id, Some(revoked));
+        let saved = self.commit(vec![Change::Put(Box::new(record.clone()))]);
+        drop(revision);
+        metrics::key_changed("revoked", self.len());
+        self.audit(&AuditEvent::Revoked {
+            key_id: record.id.clone(),
+            saved: saved.is_ok(),
+        });
+        saved.map(|()| KeyInfo::of(&record, now))
+    }
+
+    /// All keys, oldest first, as an administrator may see them.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// assert!(auth.list().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn list(&self) -> Vec<KeyInfo> {
+        let now = self.now();
+        let mut entries: Vec<_> = self.0.parts.index.entries().collect();
+        entries.sort_by(|a, b| {
+            let (a, b) = (&a.record, &b.record);
+            (a.created_at, &a.id).cmp(&(b.created_at, &b.id))
+        });
+        entries
+            .iter()
+            .map(|entry| KeyInfo::of(&entry.record, now))
+            .collect()
+    }
+
+    /// The key with this id, as an administrator may see it.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// assert!(auth.get("unknown").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get(&self, id: &str) -> Option<KeyInfo> {
+        let entry = self.entry(id).ok()?;
+        Some(KeyInfo::of(&entry.record, self.now()))
+    }
+
+    /// How many keys are kept, those that ended included.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// assert_eq!(auth.len(), 0);
+    /// assert!(auth.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn len(&self) -> usize {
+        self.0.parts.index.len()
+    }
+
+    /// Whether there is no key at all.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// assert!(auth.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.parts.clock
+    }
+
+    fn now(&self) -> Duration {
+        self.0.parts.clock.unix_time()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.0
+            .revision
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn audit(&self, event: &AuditEvent) {
+        self.0.parts.audit.event(event);
+    }
+
+    fn entry(&self, id: &str) -> Result<Arc<Entry>, AuthError> {
+        KeyId::of(id)
+            .and_then(|id| self.0.parts.index.get(id))
+            .ok_or(AuthError::NotFound)
+    }
+
+    fn set(&self, id: &Name, entry: Option<Entry>) {
+        if let Some(id) = KeyId::of(id.as_str()) {
+            self.0.parts.index.set(id, entry);
+        }
+    }
+
+    /// A new key and its record, under an id that no other key has.
+    fn make(&self, new: NewKey, now: Duration, revision: u64) -> Result<Issued, AuthError> {
+        let parts = &self.0.parts;
+        let key = loop {
+            let key = ApiKey::generate(&parts.brand, Kind::User, new.environment)
+                .map_err(|_| AuthError::Randomness)?;
+            if self.entry(key.id()).is_err() {
+                break key;
+            }
+        };
+        #[expect(clippy::expect_used, reason = "12 letters and digits are a name")]
+        let record = KeyRecord {
+            id: Name::new(key.id()).expect("letters and digits"),
+            environment: new.environment,
+            tenant: new.tenant,
+            label: new.label,
+            tier: new.tier,
+            scopes: Scopes::new(new.scopes),
+            created_at: now,
+            not_before: new.not_before.map(whole_millis),
+            expires_at: new.expires_at.map(whole_millis),
+            state: KeyState::Active,
+            replaced_by: None,
+            revision,
+            pepper: parts.pepper.id(),
+            mac: parts.pepper.user_mac(&key.parts()),
+        };
+        Ok(Issued { record, key })
+    }
+
+    /// When as many keys are kept as may be, the one that ended first makes room.
+    fn make_room(&self, now: Duration) -> Result<Vec<Change>, AuthError> {
+        let max = self.0.parts.max_keys;
+        if self.len() < max {
+            return Ok(Vec::new());
+        }
+        let ended = |entry: Arc<Entry>| {
+            let at = entry.record.ended_at(now)?;
+            // An unsaved revocation must be kept: the store still takes the key for alive.
+            (!entry.unsaved).then(|| (at, entry.record.id.clone()))
+        };
+        match self.0.parts.index.entries().filter_map(ended).min() {
+            Some((_, id)) => Ok(vec![Change::Forget(id)]),
+            None => Err(AuthError::Full { max }),
+        }
+    }
+
+    /// The store first, memory after: what the store refuses was never there.
+    fn commit(&self, changes: Vec<Change>) -> Result<(), AuthError> {
+        if let Err(error) = self.0.parts.store.append(&changes) {
+            metrics::store_failed();
+            return Err(error.into());
+        }
+        for change in changes {
+            match change {
+                Change::Put(record) => self.set(&record.id.clone(), Some(Entry::new(*record))),
+                Change::Forget(id) => self.set(&id, None),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn next(revision: &mut u64) -> u64 {
+    *revision = revision.saturating_add(1);
+    *revision
+}

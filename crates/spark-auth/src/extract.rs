@@ -1,0 +1,106 @@
+//! Extractors for axum handlers (feature `axum`).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::response::Response;
+use http::request::Parts;
+use spark_core::{Context, Principal, Problem, Shape, User};
+
+use crate::answer::Challenges;
+use crate::layer::DEFAULT_REALM;
+
+/// Whoever calls, the anonymous included. 401 where no [`AuthLayer`](crate::AuthLayer) stands
+/// outside.
+///
+/// # Example
+/// ```
+/// use spark_auth::Caller;
+/// async fn handler(Caller(principal): Caller) -> &'static str {
+///     if principal.is_master() { "all" } else { "yours" }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Caller(pub Principal);
+
+/// The holder of a user key. 401 for the anonymous, 403 for the master key.
+///
+/// # Example
+/// ```
+/// use spark_auth::UserCaller;
+/// async fn handler(UserCaller(user): UserCaller) -> String {
+///     format!("hello {}", user.tenant)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct UserCaller(pub Arc<User>);
+
+/// The holder of the master key. 401 for the anonymous, 403 for a user key. A handler that takes
+/// this argument cannot be reached otherwise, whatever layers are forgotten.
+///
+/// # Example
+/// ```
+/// use spark_auth::MasterCaller;
+/// async fn handler(_: MasterCaller) -> &'static str {
+///     "the control plane"
+/// }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct MasterCaller;
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        principal(parts).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for UserCaller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        match principal(parts)? {
+            Principal::User(user) => Ok(Self(user)),
+            Principal::Master => {
+                let detail = "The master key does not open this route: use a user key.";
+                Err(answer(parts, challenges().forbidden(detail)))
+            }
+            _ => Err(answer(parts, challenges().missing())),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MasterCaller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        match principal(parts)? {
+            Principal::Master => Ok(Self),
+            Principal::User(_) => {
+                let detail = "This route needs the master key.";
+                Err(answer(parts, challenges().forbidden(detail)))
+            }
+            _ => Err(answer(parts, challenges().missing())),
+        }
+    }
+}
+
+fn principal(parts: &Parts) -> Result<Principal, Response> {
+    let context = Context::of(&parts.extensions);
+    match context.and_then(Context::principal) {
+        Some(principal) => Ok(principal.clone()),
+        None => Err(answer(parts, challenges().missing())),
+    }
+}
+
+fn challenges() -> Challenges {
+    Challenges::new(DEFAULT_REALM, None)
+}
+
+fn answer(parts: &Parts, problem: Box<Problem>) -> Response {
+    let shape = Shape::of(&parts.extensions, &parts.headers);
+    problem.into_response::<Body>(shape).map(Body::new)
+}

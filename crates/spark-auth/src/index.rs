@@ -1,0 +1,188 @@
+//! The keys in memory, as requests see them: lock-free to read, replaced on a change.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use spark_core::{Name, User};
+
+use crate::key::ID_LEN;
+use crate::record::KeyRecord;
+
+/// A change copies one shard, so that issuing many keys stays cheap; a read loads one pointer.
+const SHARDS: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Index {
+    shards: Box<[ArcSwap<Shard>]>,
+}
+
+type Shard = HashMap<KeyId, Arc<Entry>, BuildHasherDefault<IdHasher>>;
+
+/// What is known of one key.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) record: KeyRecord,
+    /// What a verified request carries: made once, shared by all of them.
+    pub(crate) user: Arc<User>,
+    /// Set when this version could not be written to the store.
+    pub(crate) unsaved: bool,
+}
+
+impl Entry {
+    pub(crate) fn new(record: KeyRecord) -> Self {
+        let user = User::new(record.id.clone(), record.tenant.clone())
+            .with_tier(record.tier.clone())
+            .with_scopes(record.scopes.clone());
+        Self {
+            record,
+            user: Arc::new(user),
+            unsaved: false,
+        }
+    }
+}
+
+impl Index {
+    pub(crate) fn new(records: Vec<(KeyId, KeyRecord)>) -> Self {
+        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::default()).collect();
+        for (id, record) in records {
+            shards[id.shard()].insert(id, Arc::new(Entry::new(record)));
+        }
+        Self {
+            shards: shards.into_iter().map(ArcSwap::from_pointee).collect(),
+        }
+    }
+
+    /// Runs `read` on the entry with this id, without taking a lock or a reference count.
+    pub(crate) fn with<T>(&self, id: KeyId, read: impl FnOnce(Option<&Entry>) -> T) -> T {
+        let shard = self.shards[id.shard()].load();
+        read(shard.get(&id).map(|entry| &**entry))
+    }
+
+    pub(crate) fn get(&self, id: KeyId) -> Option<Arc<Entry>> {
+        self.shards[id.shard()].load().get(&id).cloned()
+    }
+
+    /// Puts an entry in or takes it out. Whoever reads after this returns sees the change. One
+    /// caller at a time: the authenticator's lock sees to it.
+    pub(crate) fn set(&self, id: KeyId, entry: Option<Entry>) {
+        let slot = &self.shards[id.shard()];
+        let mut shard = Shard::clone(&slot.load());
+        match entry {
+            Some(entry) => shard.insert(id, Arc::new(entry)),
+            None => shard.remove(&id),
+        };
+        slot.store(Arc::new(shard));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.load().len()).sum()
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Arc<Entry>> {
+        (self.shards.iter()).flat_map(|shard| shard.load().values().cloned().collect::<Vec<_>>())
+    }
+}
+
+/// The public id of a key, as a number to look up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyId([u8; ID_LEN]);
+
+impl KeyId {
+    pub(crate) fn new(bytes: &[u8; ID_LEN]) -> Self {
+        Self(*bytes)
+    }
+
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        let bytes: [u8; ID_LEN] = name.as_bytes().try_into().ok()?;
+        bytes
+            .iter()
+            .all(u8::is_ascii_alphanumeric)
+            .then_some(Self(bytes))
+    }
+
+    /// Ids in the table are random and ours. A caller can ask for any id but never put one in, so
+    /// a plain multiplication is safe here, and no secret is hashed.
+    fn hash(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.0;
+        let low = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let high = u64::from(u32::from_le_bytes([i, j, k, l]));
+        let product = u128::from(low ^ high.rotate_left(29)) * 0x9E37_79B9_7F4A_7C15;
+        (product as u64) ^ (product >> 64) as u64
+    }
+
+    /// By bits that the table inside of a shard looks at last.
+    fn shard(self) -> usize {
+        (self.hash() >> 32) as usize % SHARDS
+    }
+}
+
+impl From<KeyId> for Option<Name> {
+    fn from(id: KeyId) -> Self {
+        std::str::from_utf8(&id.0)
+            .ok()
+            .and_then(|id| Name::new(id).ok())
+    }
+}
+
+impl Hash for KeyId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64((*self).hash());
+    }
+}
+
+/// Passes on what [`KeyId`] has computed.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_ids_spread_evenly() {
+        let mut shards = [0usize; SHARDS];
+        let mut low = [0usize; 128];
+        for _ in 0..64 * 1_000 {
+            let mut id = [0; ID_LEN];
+            crate::base62::random(&mut id).unwrap();
+            let id = KeyId::new(&id);
+            shards[id.shard()] += 1;
+            low[id.hash() as usize % 128] += 1;
+        }
+        // 1,000 and 500 each are expected; eight standard deviations are let pass.
+        assert!(
+            shards.iter().all(|count| (750..1_250).contains(count)),
+            "{shards:?}"
+        );
+        assert!(
+            low.iter().all(|count| (320..680).contains(count)),
+            "{low:?}"
+        );
+    }
+
+    #[test]
+    fn only_what_may_be_an_id_is_looked_up() {
+        assert!(KeyId::of("abcdefghijkl").is_some());
+        for text in ["", "abc", "abcdefghijklm", "abcdefghijk-", "abcdefghijké"] {
+            assert_eq!(KeyId::of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The credential of the control plane, of which only a MAC is kept.
+
+use std::fmt;
+use std::time::Duration;
+
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::error::{KeyError, MasterKeyError};
+use crate::key::{self, ApiKey, Kind, MAX_CREDENTIAL_LEN};
+use crate::pepper::{Mac, Pepper, PepperId};
+
+/// The shortest secret that an operator may choose.
+pub const MIN_MASTER_SECRET_LEN: usize = 32;
+
+/// The master credential as this crate keeps it: a MAC under the pepper, never the text.
+///
+/// It is a type of its own: no user key can be put in its place.
+///
+/// # Example
+/// ```
+/// use spark_auth::{ApiKey, Brand, Environment, Kind, MasterKey, Pepper};
+/// let pepper = Pepper::generate()?;
+/// // The first start makes one, shows it once, and keeps one line of text.
+/// let key = ApiKey::generate(&Brand::default(), Kind::Master, Environment::Live)?;
+/// let kept = MasterKey::from_key(&pepper, &key)?.to_stored();
+/// // Every later start reads that line.
+/// let master = MasterKey::from_stored(&kept)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ```compile_fail
+/// # use spark_auth::{Authenticator, ApiKey};
+/// # fn key() -> ApiKey { unimplemented!() }
+/// Authenticator::builder().master(key()); // a key is not a master key
+/// ```
+#[derive(Clone)]
+pub struct MasterKey {
+    mac: Mac,
+    pepper: PepperId,
+    /// Whether the text is in the form of a key. Free text costs a MAC for every malformed
+    /// credential, so that only those who choose free text pay for it.
+    free_text: bool,
+    ends_at: Option<Duration>,
+}
+
+impl MasterKey {
+    /// From a key of the kind [`Kind::Master`].
+    ///
+    /// # Errors
+    /// [`MasterKeyError::UserKey`] for a user key.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let pepper = Pepper::generate()?;
+    /// let user = ApiKey::generate(&Brand::default(), Kind::User, Environment::Live)?;
+    /// assert!(matches!(MasterKey::from_key(&pepper, &user), Err(MasterKeyError::UserKey)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_key(pepper: &Pepper, key: &ApiKey) -> Result<Self, MasterKeyError> {
+        match key.kind() {
+            Kind::Master => Ok(Self::keyed(pepper, key.expose(), false)),
+            Kind::User => Err(MasterKeyError::UserKey),
+        }
+    }
+
+    /// From what an operator put into the environment or a file: a master key, or a secret of
+    /// their own of at least 32 characters that is neither a placeholder nor too regular.
+    ///
+    /// # Errors
+    /// [`MasterKeyError`] says what is wrong and what would be right, and never repeats the text.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_auth::{MasterKey, MasterKeyError, Pepper};
+    /// let pepper = Pepper::generate()?;
+    /// let weak = MasterKey::from_secret(&pepper, "changeme-changeme-changeme-changeme");
+    /// assert!(matches!(weak, Err(MasterKeyError::Placeholder { word: "changeme" })));
+    /// # Ok::<(), spark_auth::PepperError>(())
+    /// ```
+    pub fn from_secret(pepper: &Pepper, text: &str) -> Result<Self, MasterKeyError> {
+        match key::split(text) {
+            Ok(parts) if parts.kind == Kind::Master => Ok(Self::keyed(pepper, text, false)),
+            Ok(_) => Err(MasterKeyError::UserKey),
+            Err(fault) => {
+                check_free_text(text, fault)?;
+                Ok(Self::keyed(pepper, text, true))
+            }
+        }
+    }
+
+    /// Reads what [`to_stored`](Self::to_stored) wrote.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::Stored`] when it is something else.
+    ///
+    /// # Example
+    /// ```
+    /// assert!(spark_auth::MasterKey::from_stored("").is_err());
+    /// ```
+    pub fn from_stored(line: &str) -> Result<Self, MasterKeyError> {
+        let fields: Vec<_> = line.split_whitespace().take(5).collect();
+        let ["spark-master", form @ ("key" | "text"), pepper, mac] = fields[..] else {
+            return Err(MasterKeyError::Stored);
+        };
+        Ok(Self {
+            mac: Mac::parse_hex(mac).ok_or(MasterKeyError::Stored)?,
+            pepper: PepperId::parse(pepper).ok_or(MasterKeyError::Stored)?,
+            free_text: form == "text",
+            ends_at: None,
+        })
+    }
+
+    /// One line of text with the MAC and the id of its pepper: what a server keeps of a master key
+    /// that it made itself. The deadline is not part of it.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::{MasterKey, Pepper};
+    /// # let pepper = Pepper::generate()?;
+    /// let master = MasterKey::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?;
+    /// assert!(master.to_stored().starts_with("spark-master text "));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn to_stored(&self) -> String {
+        let form = if self.free_text { "text" } else { "key" };
+        format!("spark-master {form} {} {}", self.pepper, self.mac.to_hex())
+    }
+
+    /// Gives it a deadline, as time since 1970: from that instant on it is wrong. Meant for the
+    /// previous slot.
+    ///
+    /// # Example
+    /// ```
+    /// # use {spark_auth::{MasterKey, Pepper}, std::time::Duration};
+    /// # let pepper = Pepper::generate()?;
+    /// let old = MasterKey::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?
+    ///     .ends_at(Duration::from_secs(2_000_000_000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn ends_at(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.ends_at = time.into();
+        self
+    }
+
+    /// The pepper that the MAC was made under.
+    pub(crate) fn pepper(&self) -> PepperId {
+        self.pepper
+    }
+
+    pub(crate) fn is_free_text(&self) -> bool {
+        self.free_text
+    }
+
+    /// Whether this is the MAC, in constant time. The deadline is no secret.
+    pub(crate) fn accepts(&self, mac: &Mac, now: Duration) -> Choice {
+        let in_time = self.ends_at.is_none_or(|end| now < end);
+        self.mac.ct_eq(mac) & Choice::from(u8::from(in_time))
+    }
+
+    fn keyed(pepper: &Pepper, text: &str, free_text: bool) -> Self {
+        Self {
+            mac: pepper.master_mac(text),
+            pepper: pepper.id(),
+            free_text,
+            ends_at: None,
+        }
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MasterKey")
+            .field("pepper", &self.pepper)
+            .field("ends_at", &self.ends_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Words of placeholders. None is shorter than six letters, so that a random secret of letters
+/// and digits holds one less than once in 10^8 times.
+const PLACEHOLDERS: [&str; 14] = [
+    "changeme",
+    "change-me",
+    "change_me",
+    "replaceme",
+    "replace-me",
+    "replace_me",
+    "placeholder",
+    "example",
+    "password",
+    "secret",
+    "default",
+    "masterkey",
+    "master-key",
+    "master_key",
+];
+
+fn check_free_text(text: &str, fault: KeyError) -> Result<(), MasterKeyError> {
+    if ["_mk_live_", "_mk_test_", "_sk_live_", "_sk_test_"]
+        .iter()
+        .any(|marker| text.contains(marker))
+    {
+        return Err(MasterKeyError::Broken(fault));
+    }
+    if text.len() < MIN_MASTER_SECRET_LEN {
+        return Err(MasterKeyError::Short { len: text.len() });
+    }
+    if text.len() > MAX_CREDENTIAL_LEN {
+        return Err(MasterKeyError::Long { len: text.len() });
+    }
+    let cannot_travel = |byte: u8| !byte.is_ascii_graphic() || byte == b',';
+    if let Some(at) = text.bytes().position(cannot_travel) {
+        return Err(MasterKeyError::Character { at });
+    }
+    let lower = text.to_ascii_lowercase();
+    if let Some(word) = PLACEHOLDERS.into_iter().find(|word| lower.contains(word)) {
+        return Err(MasterKeyError::Placeholder { word });
+    }
+    match estimated_bits(text.as_bytes()) {
+        bits @ 0..128 => Err(MasterKeyError::Weak { bits }),
+        _ => Ok(()),
+    }
+}
+
+/// A generous estimate for text that a person may have typed: repeated and counted-up stretches
+/// are worth nothing, every other character as much as its alphabet allows.
+fn estimated_bits(text: &[u8]) -> u32 {
+    // A text that repeats itself is worth its first period.
+    let period = (1..=text.len() / 2)
+        .find(|&period| text[period..].iter().zip(text).all(|(a, b)| a == b))
+        .unwrap_or(text.len());
+    let unit = &text[..period];
+    let run_steps = unit
+        .windows(2)
+        .filter(|pair| pair[0].abs_diff(pair[1]) <= 1)
+        .count();
+    // Random digits take such a step once in six characters. Whoever takes one more often than not
+    // has counted, and then none of these steps is worth anything.
+    let has_counted = run_steps > unit.len() * 6 / 10;
+    let worth = unit.len() - if has_counted { run_steps } else { 0 };
+
+    let has = |test: fn(&u8) -> bool| unit.iter().any(test);
+    let hex = unit
+        .iter()
+        .all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
+        || unit
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'A'..=b'F'));
+    let alphabet: u32 = if hex && has(u8::is_ascii_alphabetic) {
+        16
+    } else {
+        [
+            (has(u8::is_ascii_digit), 10),
+            (has(u8::is_ascii_lowercase), 26),
+            (has(u8::is_ascii_uppercase), 26),
+            (has(u8::is_ascii_punctuation), 32),
+        ]
+        .into_iter()
+        .map(|(present, letters)| if present { letters } else { 0 })
+        .sum()
+    };
+    let mut seen = unit.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    // Few different characters in a long text: the alphabet that was drawn from was a small one.
+    let drawn_from = f64::from(alphabet).min(seen.len() as f64 * 2.0).max(1.0);
+    // At most 256 characters of at most 7 bits: far from the limits of u32.
+    (worth as f64 * drawn_from.log2()).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Brand, Environment};
+
+    fn judge(text: &str) -> Result<MasterKey, MasterKeyError> {
+        MasterKey::from_secret(&Pepper::generate().unwrap(), text)
+    }
+
+    #[test]
+    fn weak_secrets_and_placeholders_are_refused() {
+        for (text, expected) in [
+            ("", MasterKeyError::Short { len: 0 }),
+            ("short", MasterKeyError::Short { len: 5 }),
+            (
+                "a b c d e f g h i j k l m n o p q r s",
+                MasterKeyError::Character { at: 1 },
+            ),
+            (
+                "8f2KzR41vQ9xLm3T,8f2KzR41vQ9xLm3T",
+                MasterKeyError::Character { at: 16 },
+            ),
+            (
+                "CHANGE_ME_8f2KzR41vQ9xLm3Tw7YbHd6S",
+                MasterKeyError::Placeholder { word: "change_me" },
+            ),
+            (
+                "my-super-Secret-8f2KzR41vQ9xLm3Tw7",
+                MasterKeyError::Placeholder { word: "secret" },
+            ),
+        ] {
+            assert_eq!(judge(text).unwrap_err(), expected, "{text}");
+        }
+        for text in [
+            &"a".repeat(64),
+            &"ab".repeat(40),
+            &"8f2KzR41".repeat(8),
+            "0123456789abcdefghijklmnopqrstuvwxyz",
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+            "98765432109876543210987654321098",
+            "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbcccccccccccc",
+        ] {
+            assert!(
+                matches!(judge(text), Err(MasterKeyError::Weak { .. })),
+                "{text}"
+            );
+        }
+        assert!(matches!(
+            judge(&"x1".repeat(200)),
+            Err(MasterKeyError::Long { len: 400 })
+        ));
+    }
+
+    #[test]
+    fn random_secrets_of_common_makes_are_accepted() {
+        for _ in 0..500 {
+            let mut bytes = [0u8; 32];
+            getrandom::fill(&mut bytes).unwrap();
+            // `openssl rand -hex 16`, `-hex 32` and 32 letters and digits.
+            assert!(judge(&crate::hex::encode(&bytes)).is_ok());
+            let half = crate::hex::encode(&bytes[..16]);
+            assert!(judge(&half).is_ok(), "{half}");
+            let mut letters = [0u8; 32];
+            crate::base62::random(&mut letters).unwrap();
+            let letters = std::str::from_utf8(&letters).unwrap();
+            assert!(judge(letters).is_ok(), "{letters}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_master_key_is_not_taken_for_a_secret_of_ones_own() {
+        let key = ApiKey::generate(&Brand::default(), Kind::Master, Environment::Live).unwrap();
+        let cut = &key.expose()[..key.expose().len() - 1];
+        assert!(matches!(judge(cut), Err(MasterKeyError::Broken(_))));
+        assert!(judge(key.expose()).is_ok());
+    }
+
+    #[test]
+    fn the_stored_form_comes_back() {
+        let pepper = Pepper::generate().unwrap();
+        let key = ApiKey::generate(&Brand::default(), Kind::Master, Environment::Live).unwrap();
+        let master = MasterKey::from_key(&pepper, &key).unwrap();
+        let again = MasterKey::from_stored(&format!("{}\n", master.to_stored())).unwrap();
+        let mac = pepper.master_mac(key.expose());
+        assert!(bool::from(again.accepts(&mac, Duration::ZERO)));
+        assert!(!master.to_stored().contains(key.expose()));
+        for line in [
+            "",
+            "spark-master key 00 00",
+            "spark-master key",
+            "a b c d e f",
+        ] {
+            assert!(
+                matches!(MasterKey::from_stored(line), Err(MasterKeyError::Stored)),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_deadline_is_exact() {
+        let pepper = Pepper::generate().unwrap();
+        let text = "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p";
+        let end = Duration::from_secs(10);
+        let master = MasterKey::from_secret(&pepper, text).unwrap().ends_at(end);
+        let mac = pepper.master_mac(text);
+        assert!(bool::from(
+            master.accepts(&mac, end - Duration::from_nanos(1))
+        ));
+        assert!(!bool::from(master.accepts(&mac, end)));
+    }
+}
