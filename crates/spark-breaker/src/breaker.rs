@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use spark_core::{Clock, Instant};
 
+use crate::config::is_name;
 use crate::machine::{Call, Ending, Machine, Transition};
 use crate::metrics::Metrics;
 use crate::{
@@ -257,10 +258,6 @@ impl Breaker {
             .change(|machine, now| ((), machine.throttle(now, wait)));
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.0.clock
-    }
-
     /// Held by nobody but the caller, and nothing worth remembering.
     pub(crate) fn is_forgettable(&self) -> bool {
         Arc::strong_count(&self.0) == 1 && self.0.lock().is_idle(self.0.clock.now())
@@ -300,8 +297,8 @@ impl Inner {
         self.metrics.outcome(&self.name, counted);
     }
 
-    pub(crate) fn now(&self) -> Instant {
-        self.clock.now()
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     fn permit(self: &Arc<Self>, generation: u64, started: Instant, probe: bool) -> Permit {
@@ -388,11 +385,4 @@ impl fmt::Debug for Inner {
             .field("generation", &machine.generation)
             .finish_non_exhaustive()
     }
-}
-
-fn is_name(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
 }

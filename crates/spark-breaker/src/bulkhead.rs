@@ -17,6 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::ConfigError;
+use crate::config::is_name;
 use crate::metrics::{self, InFlight, count};
 
 /// Lets so many calls in at a time, and refuses the rest at once: no queue, so a provider that
@@ -46,13 +47,16 @@ impl Bulkhead {
     /// For at most `max` calls at a time. The name is a label of the metrics.
     ///
     /// # Errors
-    /// [`ConfigError`] when `max` is zero.
+    /// [`ConfigError`] when `max` is zero or the name cannot be shown.
     ///
     /// # Example
     /// ```
     /// assert!(spark_breaker::Bulkhead::new("openai", 0).is_err());
     /// ```
     pub fn new(name: &str, max: usize) -> Result<Self, ConfigError> {
+        if !is_name(name) {
+            return Err(ConfigError::Name);
+        }
         if max == 0 {
             return Err(ConfigError::out_of_range("max", &0, "give at least 1"));
         }

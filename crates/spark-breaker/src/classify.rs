@@ -163,13 +163,11 @@ impl<E> Classify<E> for HttpClassify {
         }
         let status = head.status().as_u16();
         match status {
-            429 => Verdict::Now(Outcome::Throttled {
-                retry_after: head.retry_after(),
-            }),
-            408 | 425 | 500..=599 => Verdict::Now(Outcome::Failure {
-                kind: FailKind::Status(status),
-                retry_after: head.retry_after(),
-            }),
+            429 => Verdict::Now(Outcome::throttled().with_retry_after(head.retry_after())),
+            408 | 425 | 500..=599 => {
+                let failure = Outcome::failure(FailKind::Status(status));
+                Verdict::Now(failure.with_retry_after(head.retry_after()))
+            }
             400..=499 => Verdict::Now(Outcome::Ignored),
             _ => Verdict::AtTheEnd(ToTheEnd),
         }

@@ -291,6 +291,14 @@ impl Default for Config {
     }
 }
 
+/// Fit to be shown in a log line and used as a label.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
+}
+
 fn count(field: &'static str, value: u32) -> Result<(), ConfigError> {
     if value == 0 {
         return Err(ConfigError::out_of_range(field, &value, "give at least 1"));

@@ -12,6 +12,7 @@ use spark_core::{Refusal, Shape};
 use tower_service::Service;
 
 use crate::failover_future::{FailoverBody, FailoverFuture};
+use crate::metrics::HopMetrics;
 
 /// One provider among several: a name, and a service that calls it.
 ///
@@ -24,6 +25,7 @@ use crate::failover_future::{FailoverBody, FailoverFuture};
 pub struct Hop<S> {
     name: Arc<str>,
     pub(crate) service: S,
+    pub(crate) metrics: HopMetrics,
 }
 
 impl<S> Hop<S> {
@@ -32,6 +34,7 @@ impl<S> Hop<S> {
         Self {
             name: name.into(),
             service,
+            metrics: HopMetrics::default(),
         }
     }
 
@@ -144,7 +147,8 @@ impl<S> Failover<S> {
         self
     }
 
-    /// Tries at most so many hops, and at least one.
+    /// Asks at most so many providers, and at least one. A hop whose breaker or bulkhead refuses
+    /// was not asked, and does not count.
     #[must_use]
     pub fn max_hops(mut self, hops: usize) -> Self {
         Arc::make_mut(&mut self.rules).max_hops = hops.max(1);

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use crate::Answered;
 use crate::failover::{Failover, Flaw, flaw};
-use crate::metrics::{self, count};
+use crate::metrics::HopEnd;
 
 /// The response body of a [`Failover`](crate::Failover).
 pub type FailoverBody<B> = ResponseBody<B>;
@@ -39,6 +39,8 @@ pin_project! {
         // Which hop the step is about, and how many were tried with it.
         at: usize,
         tried: usize,
+        // How many of those refused without asking their provider.
+        refused: usize,
         kept: Option<Kept<B, S::Error>>,
     }
 }
@@ -79,6 +81,7 @@ where
             step: Step::Next { from: 0 },
             at: 0,
             tried: 0,
+            refused: 0,
             kept: None,
         }
     }
@@ -95,7 +98,7 @@ where
         loop {
             let answer = match this.step.as_mut().project() {
                 StepProj::Next { from } => {
-                    let hop = if *this.tried < this.failover.rules.max_hops {
+                    let hop = if *this.tried - *this.refused < this.failover.rules.max_hops {
                         this.failover.next_eligible(this.parts, *from)
                     } else {
                         None
@@ -121,11 +124,11 @@ where
                 },
                 StepProj::Calling { future } => future.poll(cx),
             };
-            let hop = this.failover.hops[*this.at].name();
+            let hop = &this.failover.hops[*this.at];
             let Poll::Ready(mut answer) = answer else {
                 let late = this.deadline.as_mut().as_pin_mut();
                 if late.is_some_and(|deadline| deadline.poll(cx).is_ready()) {
-                    count_hop(hop, "deadline");
+                    hop.metrics.count(hop.name(), HopEnd::Deadline);
                     // The hop under way is dropped with this future's step, now: it is given up.
                     this.step.set(Step::Next { from: usize::MAX });
                     return Poll::Ready(give_up(this.kept.take(), *this.shape, &DEADLINE));
@@ -134,7 +137,7 @@ where
             };
             if let Ok(response) = &mut answer {
                 response.extensions_mut().insert(Answered {
-                    hop: Arc::clone(hop),
+                    hop: Arc::clone(hop.name()),
                     hops: *this.tried,
                 });
             }
@@ -143,17 +146,18 @@ where
                 Err(_) => Some(Flaw::Failed),
             };
             let Some(flaw) = flaw else {
-                count_hop(hop, "answered");
+                hop.metrics.count(hop.name(), HopEnd::Answered);
                 return Poll::Ready(answer.map(|response| response.map(ResponseBody::inner)));
             };
-            count_hop(
-                hop,
-                match (&answer, flaw) {
-                    (_, Flaw::Refused { .. }) => "refused",
-                    (Err(_), _) => "error",
-                    (Ok(_), Flaw::Failed) => "status",
-                },
-            );
+            let end = match (&answer, flaw) {
+                (_, Flaw::Refused { .. }) => {
+                    *this.refused += 1;
+                    HopEnd::Refused
+                }
+                (Err(_), Flaw::Failed) => HopEnd::Error,
+                (Ok(_), Flaw::Failed) => HopEnd::Status,
+            };
+            hop.metrics.count(hop.name(), end);
             let found = Kept { answer, flaw };
             if this.kept.as_ref().is_none_or(|kept| found.replaces(kept)) {
                 *this.kept = Some(found);
@@ -212,10 +216,6 @@ fn give_up<B, E>(
             .detail(why.detail)
             .into_response(shape)),
     }
-}
-
-fn count_hop(hop: &Arc<str>, outcome: &'static str) {
-    count!(metrics::HOPS, "hop" => Arc::clone(hop), "outcome" => outcome);
 }
 
 impl<S, B> fmt::Debug for FailoverFuture<S, B>

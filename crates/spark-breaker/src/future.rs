@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use spark_core::{Clock, ResponseBody, Watched, watch_response};
+use spark_core::{ResponseBody, Watched, watch_response};
 
 use crate::body::{BreakerBody, Guard};
 use crate::{Classify, ClassifyBody, Head, Permit, Verdict};
@@ -43,7 +43,6 @@ pin_project! {
             permit: Option<Permit>,
             method: Method,
             classify: Arc<C>,
-            clock: Clock,
         },
     }
 }
@@ -60,13 +59,7 @@ where
         }
     }
 
-    pub(crate) fn calling(
-        inner: F,
-        permit: Permit,
-        method: Method,
-        classify: Arc<C>,
-        clock: Clock,
-    ) -> Self {
+    pub(crate) fn calling(inner: F, permit: Permit, method: Method, classify: Arc<C>) -> Self {
         let permit = Some(permit);
         Self {
             state: State::Calling {
@@ -74,7 +67,6 @@ where
                 permit,
                 method,
                 classify,
-                clock,
             },
         }
     }
@@ -102,7 +94,6 @@ where
                 permit: slot,
                 method,
                 classify,
-                clock,
             } => {
                 // Out of the future while the inner one runs: a panic that somebody further out
                 // catches drops it here, while panicking, and is counted.
@@ -119,7 +110,7 @@ where
                     }
                     Ok(response) => {
                         let (parts, body) = response.into_parts();
-                        let guard = match classify.response(&Head::new(&parts, clock)) {
+                        let guard = match classify.response(&Head::new(&parts, permit.clock())) {
                             Verdict::Now(outcome) => {
                                 permit.record(outcome);
                                 Guard::empty()

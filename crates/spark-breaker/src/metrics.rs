@@ -64,7 +64,17 @@ pub fn describe() {
     }
 }
 
-pub(crate) use imp::{InFlight, Metrics};
+pub(crate) use imp::{HopMetrics, InFlight, Metrics};
+
+/// How a hop of a failover ended: the label of its metric.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum HopEnd {
+    Answered,
+    Refused,
+    Error,
+    Status,
+    Deadline,
+}
 
 #[cfg(feature = "metrics")]
 mod imp {
@@ -73,7 +83,8 @@ mod imp {
     use metrics::{Counter, Gauge, counter, gauge};
 
     use super::{
-        Arc, BULKHEAD_IN_FLIGHT, Counted, OUTCOMES, REJECTIONS, STATE, State, TRANSITIONS,
+        Arc, BULKHEAD_IN_FLIGHT, Counted, HOPS, HopEnd, OUTCOMES, REJECTIONS, STATE, State,
+        TRANSITIONS,
     };
 
     /// One bulkhead's gauge, resolved at its first call.
@@ -85,6 +96,28 @@ mod imp {
             self.0
                 .get_or_init(|| gauge!(BULKHEAD_IN_FLIGHT, "bulkhead" => Arc::clone(name)))
                 .increment(change);
+        }
+    }
+
+    /// One hop's counters, resolved at its first call.
+    #[derive(Clone, Default)]
+    pub(crate) struct HopMetrics(OnceLock<[Counter; 5]>);
+
+    impl HopMetrics {
+        pub(crate) fn count(&self, name: &Arc<str>, end: HopEnd) {
+            let counters = self.0.get_or_init(|| {
+                ["answered", "refused", "error", "status", "deadline"]
+                    .map(|outcome| counter!(HOPS, "hop" => Arc::clone(name), "outcome" => outcome))
+            });
+            let [answered, refused, error, status, deadline] = counters;
+            match end {
+                HopEnd::Answered => answered,
+                HopEnd::Refused => refused,
+                HopEnd::Error => error,
+                HopEnd::Status => status,
+                HopEnd::Deadline => deadline,
+            }
+            .increment(1);
         }
     }
 
@@ -184,7 +217,14 @@ mod imp {
 
 #[cfg(not(feature = "metrics"))]
 mod imp {
-    use super::{Arc, Counted, State};
+    use super::{Arc, Counted, HopEnd, State};
+
+    #[derive(Clone, Default)]
+    pub(crate) struct HopMetrics {}
+
+    impl HopMetrics {
+        pub(crate) fn count(&self, _: &Arc<str>, _: HopEnd) {}
+    }
 
     #[derive(Default)]
     pub(crate) struct InFlight {}

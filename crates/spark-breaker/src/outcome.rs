@@ -9,7 +9,8 @@ use std::time::Duration;
 pub enum Outcome {
     /// It did what was asked.
     Success,
-    /// It failed, and the callee is to blame.
+    /// It failed, and the callee is to blame. Made by [`Outcome::failure`].
+    #[non_exhaustive]
     Failure {
         /// In which way.
         kind: FailKind,
@@ -18,7 +19,9 @@ pub enum Outcome {
         retry_after: Option<Duration>,
     },
     /// The callee is well and asks for fewer calls. With a time, the breaker opens for it; without,
-    /// the call counts for the failure rate but not for the run of consecutive failures.
+    /// the call counts for the failure rate but not for the run of consecutive failures. Made by
+    /// [`Outcome::throttled`].
+    #[non_exhaustive]
     Throttled {
         /// How long the callee asks to be left alone.
         retry_after: Option<Duration>,
@@ -41,6 +44,37 @@ impl Outcome {
             kind,
             retry_after: None,
         }
+    }
+
+    /// Throttled, without a `Retry-After`.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::Outcome;
+    /// use std::time::Duration;
+    /// let outcome = Outcome::throttled().with_retry_after(Duration::from_secs(7));
+    /// assert_ne!(outcome, Outcome::throttled());
+    /// ```
+    pub const fn throttled() -> Self {
+        Self::Throttled { retry_after: None }
+    }
+
+    /// With what the callee says about when to come back. A success or an ignored call stays as it
+    /// is.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::{FailKind, Outcome};
+    /// use std::time::Duration;
+    /// let outcome = Outcome::failure(FailKind::Status(503)).with_retry_after(Duration::from_secs(7));
+    /// assert!(matches!(outcome, Outcome::Failure { retry_after: Some(_), .. }));
+    /// ```
+    #[must_use]
+    pub fn with_retry_after(mut self, after: impl Into<Option<Duration>>) -> Self {
+        if let Self::Failure { retry_after, .. } | Self::Throttled { retry_after } = &mut self {
+            *retry_after = after.into();
+        }
+        self
     }
 }
 

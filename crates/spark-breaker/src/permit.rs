@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spark_core::Instant;
+use spark_core::{Clock, Instant};
 
 use crate::breaker::Inner;
 use crate::machine::{Call, Ending};
@@ -34,10 +34,11 @@ use crate::{FailKind, Outcome};
 /// ```
 #[must_use = "dropping a permit gives it back without a result"]
 pub struct Permit {
-    /// Taken when the ending has been told.
-    breaker: Option<Arc<Inner>>,
+    breaker: Arc<Inner>,
     call: Call,
     probe: bool,
+    /// How it ended has been said.
+    ended: bool,
 }
 
 impl Permit {
@@ -48,9 +49,10 @@ impl Permit {
             first_byte: None,
         };
         Self {
-            breaker: Some(breaker),
+            breaker,
             call,
             probe,
+            ended: false,
         }
     }
 
@@ -137,8 +139,8 @@ impl Permit {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn first_byte(&mut self) {
-        if let (None, Some(breaker)) = (self.call.first_byte, &self.breaker) {
-            self.call.first_byte = Some(breaker.now());
+        if self.call.first_byte.is_none() {
+            self.call.first_byte = Some(self.clock().now());
         }
     }
 
@@ -155,9 +157,13 @@ impl Permit {
         self.probe
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        self.breaker.clock()
+    }
+
     fn end(&mut self, ending: Ending) {
-        if let Some(breaker) = self.breaker.take() {
-            breaker.end(self.call, ending);
+        if !std::mem::replace(&mut self.ended, true) {
+            self.breaker.end(self.call, ending);
         }
     }
 }

@@ -104,6 +104,8 @@ impl RetryBudget {
 /// - when the budget is used up;
 /// - once a byte of the answer was handed on.
 ///
+/// The provider may have worked on the first attempt all the same, and charge for both.
+///
 /// # Example
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

@@ -59,8 +59,7 @@ where
                 // The permit is held here while the inner service is called: should that panic, it
                 // is dropped in the panic, which counts.
                 let future = self.inner.call(request);
-                let clock = self.breaker.clock().clone();
-                BreakerFuture::calling(future, permit, method, Arc::clone(&self.classify), clock)
+                BreakerFuture::calling(future, permit, method, Arc::clone(&self.classify))
             }
             Err(rejected) => {
                 let shape = Shape::of(request.extensions(), request.headers());

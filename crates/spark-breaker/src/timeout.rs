@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::ConfigError;
 use crate::metrics::{self, count};
 use crate::timeout_body::TimeoutBody;
 
@@ -32,7 +33,8 @@ use crate::timeout_body::TimeoutBody;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timeouts {
-    /// Until the head of the response is here.
+    /// From the call to the first byte of the body. Some providers send the head of a stream at
+    /// once and its first word much later, so the head alone does not end this phase.
     pub first_byte: Option<Duration>,
     /// From one frame of the body to the next, while we wait for it.
     pub idle: Option<Duration>,
@@ -49,13 +51,40 @@ impl Timeouts {
             total: Some(Duration::from_secs(600)),
         }
     }
+
+    /// For those who read them from a file: says which of them cannot work. A layer takes them as
+    /// they are.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when one is zero.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::Timeouts;
+    /// use std::time::Duration;
+    /// let timeouts = Timeouts { idle: Some(Duration::ZERO), ..Timeouts::llm() };
+    /// assert!(timeouts.validate().is_err());
+    /// ```
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for (field, limit) in [
+            ("timeouts.first_byte", self.first_byte),
+            ("timeouts.idle", self.idle),
+            ("timeouts.total", self.total),
+        ] {
+            if limit.is_some_and(|limit| limit.is_zero()) {
+                let mend = "give a longer time, or leave it out for none";
+                return Err(ConfigError::out_of_range(field, &Duration::ZERO, mend));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The phase of a call that took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// The head of the response did not come.
+    /// The first byte of the response did not come.
     FirstByte,
     /// The next frame of the body did not come.
     Idle,
@@ -210,11 +239,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Poll::Ready(answer) = this.inner.poll(cx) {
-            let Timeouts { idle, total, .. } = *this.timeouts;
-            // The body goes on with the same end: a deadline does not start anew.
-            let total = total.zip(this.total.as_ref().get_ref().as_ref().map(Sleep::deadline));
+            // The body goes on with the same deadlines: they do not start anew.
+            let first_byte = deadline(this.first_byte.as_ref(), this.timeouts.first_byte);
+            let total = deadline(this.total.as_ref(), this.timeouts.total);
+            let idle = this.timeouts.idle;
             return Poll::Ready(answer.map(|response| {
-                response.map(|body| ResponseBody::inner(TimeoutBody::new(body, idle, total)))
+                response.map(|body| {
+                    ResponseBody::inner(TimeoutBody::new(body, first_byte, idle, total))
+                })
             }));
         }
         let late = |timer: &mut Pin<&mut Option<Sleep>>, cx: &mut Context<'_>| {
@@ -237,4 +269,11 @@ where
             );
         Poll::Ready(Ok(problem.into_response(*this.shape)))
     }
+}
+
+/// A limit, and when it is reached.
+pub(crate) type Deadline = (Duration, tokio::time::Instant);
+
+fn deadline(timer: Pin<&Option<Sleep>>, limit: Option<Duration>) -> Option<Deadline> {
+    limit.zip(timer.get_ref().as_ref().map(Sleep::deadline))
 }

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use spark_core::BoxError;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
+use crate::timeout::Deadline;
 use crate::{Phase, TimeoutError};
 
 pin_project! {
@@ -19,10 +20,12 @@ pin_project! {
     pub struct TimeoutBody<B> {
         #[pin]
         body: B,
-        idle: Option<Duration>,
-        // Runs only while we wait for a frame, so that a slow reader is not the provider's fault.
+        // Until the first frame, the limit on it; then the idle one, which runs only while we wait
+        // for a frame, so that a slow reader is not the provider's fault.
+        waiting: Option<(Phase, Duration)>,
         #[pin]
-        idle_timer: Option<Sleep>,
+        wait_timer: Option<Sleep>,
+        idle: Option<Duration>,
         total: Option<Duration>,
         #[pin]
         total_timer: Option<Sleep>,
@@ -31,13 +34,23 @@ pin_project! {
 }
 
 impl<B> TimeoutBody<B> {
-    pub(crate) fn new(body: B, idle: Option<Duration>, total: Option<(Duration, Instant)>) -> Self {
+    pub(crate) fn new(
+        body: B,
+        first_byte: Option<Deadline>,
+        idle: Option<Duration>,
+        total: Option<Deadline>,
+    ) -> Self {
+        let waiting = match first_byte {
+            Some((limit, _)) => Some((Phase::FirstByte, limit)),
+            None => idle.map(|limit| (Phase::Idle, limit)),
+        };
         Self {
             body,
+            waiting,
+            wait_timer: first_byte.map(|(_, at)| sleep_until(at)),
             idle,
-            idle_timer: None,
             total: total.map(|(limit, _)| limit),
-            total_timer: total.map(|(_, deadline)| sleep_until(deadline)),
+            total_timer: total.map(|(_, at)| sleep_until(at)),
             cut: false,
         }
     }
@@ -67,21 +80,22 @@ where
             return Poll::Ready(Some(Err(TimeoutError::new(Phase::Total, limit).into())));
         }
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
-            if this.idle_timer.is_some() {
-                this.idle_timer.set(None);
+            if this.wait_timer.is_some() {
+                this.wait_timer.set(None);
+                *this.waiting = this.idle.map(|limit| (Phase::Idle, limit));
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let Some(limit) = *this.idle else {
+        let Some((phase, limit)) = *this.waiting else {
             return Poll::Pending;
         };
-        if this.idle_timer.is_none() {
-            this.idle_timer.set(Some(sleep(limit)));
+        if this.wait_timer.is_none() {
+            this.wait_timer.set(Some(sleep(limit)));
         }
-        let timer = this.idle_timer.as_mut().as_pin_mut();
+        let timer = this.wait_timer.as_mut().as_pin_mut();
         if timer.is_some_and(|timer| timer.poll(cx).is_ready()) {
             *this.cut = true;
-            return Poll::Ready(Some(Err(TimeoutError::new(Phase::Idle, limit).into())));
+            return Poll::Ready(Some(Err(TimeoutError::new(phase, limit).into())));
         }
         Poll::Pending
     }

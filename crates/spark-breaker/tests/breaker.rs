@@ -369,10 +369,8 @@ fn b11_throttled_without_a_time_counts_for_the_rate_and_not_for_the_run() {
 fn b11_a_failure_with_retry_after_lengthens_and_never_shortens() {
     for (asked, expected) in [(3, 10), (40, 40), (100_000, 300)] {
         let (breaker, _clock) = breaker(config());
-        breaker.try_acquire().unwrap().record(Outcome::Failure {
-            kind: FailKind::Status(503),
-            retry_after: Some(secs(asked)),
-        });
+        let outcome = Outcome::failure(FailKind::Status(503)).with_retry_after(secs(asked));
+        breaker.try_acquire().unwrap().record(outcome);
         fail(&breaker, 9);
         assert_eq!(breaker.snapshot().retry_after, Some(secs(expected)));
     }

@@ -177,6 +177,16 @@ async fn b16_when_all_refuse_the_one_that_ends_first_answers() {
     assert_eq!(answered(&response).0, "b");
     assert!(log.taken().is_empty(), "no provider was asked");
 
+    // A hop that refuses was not asked, so it does not use up the hops.
+    let failover = Failover::new(vec![
+        hop("a", Some(50), status::<200>),
+        hop("b", Some(20), status::<200>),
+        hop("c", None, status::<200>),
+    ]);
+    let response = failover.max_hops(1).oneshot(ask()).await.unwrap();
+    assert_eq!(answered(&response), (String::from("c"), 3));
+    assert_eq!(log.taken(), ["c:prompt"]);
+
     // What a provider said tells more than that another was not asked.
     let failover = Failover::new(vec![
         hop("a", None, status::<529>),

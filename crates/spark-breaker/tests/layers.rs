@@ -169,6 +169,24 @@ async fn callers_mistakes_trip_nothing() {
 }
 
 #[tokio::test]
+async fn b13_bad_keys_of_callers_trip_nothing_and_our_own_does() {
+    use spark_breaker::LlmClassify;
+    let (breaker, _clock) = breaker(Config::llm());
+    let layer = BreakerLayer::new(breaker.clone());
+    let callers = layer.clone().classify(LlmClassify::callers_key());
+    let service = callers.layer(with_status(401));
+    for _ in 0..1_000 {
+        service.clone().oneshot(request()).await.unwrap();
+    }
+    assert_eq!(breaker.snapshot().calls, 0);
+    let service = layer.layer(with_status(401));
+    for _ in 0..5 {
+        service.clone().oneshot(request()).await.unwrap();
+    }
+    assert_eq!(breaker.snapshot().state, State::Open);
+}
+
+#[tokio::test]
 async fn b4_cancelled_at_every_await_point() {
     let rules = Config::llm().probes(1);
     for polls in 0..6 {
@@ -341,6 +359,21 @@ async fn bodies_are_cut_off_when_they_stall_or_never_end() {
         read_with(idle, secs(16), 100).await.unwrap_err().phase,
         Phase::Idle
     );
+    // A first word may take longer than the ones that follow, but not for ever.
+    let both = Timeouts {
+        first_byte: Some(secs(30)),
+        idle: Some(secs(15)),
+        total: None,
+    };
+    assert_eq!(
+        read_with(both, secs(20), 2).await.unwrap_err().phase,
+        Phase::Idle
+    );
+    assert_eq!(
+        read_with(both, secs(31), 2).await.unwrap_err().phase,
+        Phase::FirstByte
+    );
+    assert_eq!(read_with(both, secs(14), 9).await, Ok(9));
     let total = Timeouts {
         total: Some(secs(60)),
         ..Timeouts::default()

@@ -69,6 +69,8 @@ fn a_whole_cycle() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
+        spark_breaker::metrics::describe();
+        let _ = spark_breaker::Bulkhead::new("b", 1).unwrap().try_enter();
         let clock = TestClock::new();
         let rules = Config::standard().jitter(0.0).consecutive(2);
         let breaker = Breaker::new("b", rules, clock.clock()).unwrap();
@@ -79,6 +81,13 @@ fn a_whole_cycle() {
         late.success();
     });
     let series = snapshotter.snapshot().into_vec();
+    for (key, _, description, _) in &series {
+        assert!(
+            description.is_some(),
+            "{} is not described",
+            key.key().name()
+        );
+    }
     let count = |name: &str, labels: &[(&str, &str)]| {
         series
             .iter()
