@@ -386,3 +386,14 @@ impl fmt::Debug for Inner {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_as_small_as_the_manual_says() {
+        assert!(size_of::<Inner>() <= 704, "{}", size_of::<Inner>());
+        assert!(size_of::<Permit>() <= 64, "{}", size_of::<Permit>());
+    }
+}

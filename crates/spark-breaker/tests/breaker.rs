@@ -86,6 +86,22 @@ fn b1_half_open_admits_exactly_its_probes_of_1000_concurrent_callers() {
 }
 
 #[test]
+fn b1_permits_of_an_earlier_state_free_no_probe() {
+    let (breaker, clock) = breaker(config().probes(1).abandon_after(secs(3_600)));
+    let old: Vec<_> = (0..3).map(|_| breaker.try_acquire().unwrap()).collect();
+    fail(&breaker, 10);
+    clock.advance(secs(10));
+    let probe = breaker.try_acquire().unwrap();
+    let mut old = old.into_iter();
+    drop(old.next());
+    old.next().unwrap().ignore();
+    old.next().unwrap().throttled(None);
+    assert!(breaker.try_acquire().is_err(), "the probe is still out");
+    probe.success();
+    assert_eq!(state(&breaker), State::Closed);
+}
+
+#[test]
 fn b3_a_count_window_of_100_opens_after_50_failures_whatever_came_before() {
     let (breaker, _clock) = breaker(config().window(Window::Count(100)));
     succeed(&breaker, 10_000);

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use spark_breaker::{
     Answered, Breaker, BreakerLayer, Config, Failover, Hop, Mode, RetryBudget, RetryLayer,
 };
-use spark_core::testing::TestClock;
+use spark_core::testing::{Behaviour, Probe, ProbeError, TestClock};
 use spark_core::{Clock, Refusal};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt, service_fn};
@@ -245,8 +245,8 @@ async fn a_stream_that_breaks_is_not_asked_for_again() {
 #[tokio::test]
 async fn dropped_half_way_it_leaves_nothing_behind() {
     let breaker = Breaker::new("a", Config::llm(), Clock::system()).unwrap();
-    let probe = spark_core::testing::Probe::new();
-    probe.behave(spark_core::testing::Behaviour::Hang);
+    let probe = Probe::new();
+    probe.behave(Behaviour::Hang);
     let hop = Hop::new("a", BreakerLayer::new(breaker.clone()).layer(probe.clone()));
     let call = Failover::new(vec![hop]).oneshot(ask());
     assert!(
@@ -290,6 +290,29 @@ async fn one_more_attempt_where_it_may_help() {
         let _ = service.oneshot(ask()).await;
         assert_eq!(log.taken(), ["a:prompt"]);
     }
+}
+
+/// The probe panics when it is called without having been ready.
+#[tokio::test(start_paused = true)]
+async fn each_attempt_and_each_hop_is_made_ready_first() {
+    fn is_a_good_service<T: Clone + std::fmt::Debug + Send + Sync + 'static>(_: &T) {}
+    let probe = Probe::new();
+    probe.behave(Behaviour::Fail);
+    let service = retry(0.1, 10).layer(probe.clone());
+    is_a_good_service(&service);
+    let failover = Failover::new(vec![Hop::new("a", service.clone()), Hop::new("b", service)]);
+    is_a_good_service(&failover);
+    let _: ProbeError = failover.clone().oneshot(ask()).await.unwrap_err();
+    assert_eq!((probe.calls(), probe.in_flight()), (4, 0));
+
+    // A hop that is not ready is waited for, and woken by.
+    probe.behave(Behaviour::Answer);
+    probe.set_busy(true);
+    let waiting = tokio::spawn(failover.oneshot(ask()));
+    tokio::time::sleep(secs(1)).await;
+    assert!(!waiting.is_finished());
+    probe.set_busy(false);
+    assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ const OPEN_MS: u64 = 300;
 const MAX_OPEN_MS: u64 = 1_000;
 const PROBES: usize = 2;
 const PROBE_TIMEOUT_MS: u64 = 500;
-const ABANDON_MS: u64 = 400;
+const ABANDON_MS: u64 = 900;
 
 #[derive(Debug, Clone, Copy)]
 enum Op {
