@@ -3,19 +3,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use spark_core::{ClientIp, Clock, Name, Principal, Scopes};
-use subtle::{Choice, ConstantTimeEq};
+use spark_core::{Clock, Name, Scopes};
 
 use crate::audit::AuditEvent;
 use crate::config::{AuthenticatorBuilder, Parts};
-use crate::error::{AuthError, Rejected};
+use crate::error::AuthError;
 use crate::index::{Entry, KeyId};
-use crate::key::{self, ApiKey, KeyParts, Kind, MAX_CREDENTIAL_LEN};
-use crate::master::{MIN_MASTER_SECRET_LEN, MasterKey};
+use crate::info::KeyInfo;
+use crate::key::ApiKey;
+use crate::mac::Mac;
 use crate::metrics;
-use crate::pepper::{Mac, Pepper, PepperId};
-use crate::record::{Issued, KeyInfo, KeyRecord, KeyState, KeyStatus, NewKey, whole_millis};
+use crate::new_key::NewKey;
+use crate::record::{Issued, KeyRecord, KeyState, KeyStatus, whole_millis};
 use crate::store::Change;
+use crate::words::Kind;
 
 /// The longest time for which a rotated key goes on working.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -50,10 +51,10 @@ pub struct Authenticator(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     parts: Parts,
-    /// Held by whoever changes keys; counts the changes.
-    revision: Mutex<u64>,
     /// What an unknown id is compared with.
     dummy: Mac,
+    /// Held by whoever changes keys; counts the changes.
+    revision: Mutex<u64>,
 }
 
 impl Authenticator {
@@ -73,165 +74,6 @@ impl Authenticator {
             dummy: Mac::of_nothing(),
             parts,
         }))
-    }
-
-    /// Says whose credential this is.
-    ///
-    /// # Errors
-    /// [`Rejected`] says why not; tell the caller the same for all reasons.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_auth::*;
-    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
-    /// assert_eq!(auth.verify("guess"), Err(Rejected::Malformed));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn verify(&self, credential: &str) -> Result<Principal, Rejected> {
-        self.verify_from(credential, None)
-    }
-
-    /// Like [`verify`](Self::verify), with the address of the caller for the audit.
-    ///
-    /// # Errors
-    /// As [`verify`](Self::verify).
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_auth::*;
-    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
-    /// use spark_core::ClientIp;
-    /// let caller = ClientIp::new([192, 0, 2, 7].into());
-    /// assert!(auth.verify_from("guess", Some(caller)).is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn verify_from(
-        &self,
-        credential: &str,
-        client_ip: Option<ClientIp>,
-    ) -> Result<Principal, Rejected> {
-        if credential.len() > MAX_CREDENTIAL_LEN {
-            return self.deny(Rejected::Malformed, None, client_ip);
-        }
-        match key::split(credential) {
-            Ok(key) if key.kind == Kind::User => self.verify_user(&key, client_ip),
-            Ok(_) => self.verify_master(credential, Rejected::WrongMaster, client_ip),
-            Err(_) if self.may_be_master(credential) => {
-                self.verify_master(credential, Rejected::Malformed, client_ip)
-            }
-            Err(_) => self.deny(Rejected::Malformed, None, client_ip),
-        }
-    }
-
-    fn verify_user(
-        &self,
-        key: &KeyParts<'_>,
-        client_ip: Option<ClientIp>,
-    ) -> Result<Principal, Rejected> {
-        let id = KeyId::new(key.id);
-        let verdict = self.0.parts.index.with(id, |entry| self.judge(key, entry));
-        // From here on a known and an unknown id take the same way, the audit included.
-        verdict.or_else(|reason| self.deny(reason, id.into(), client_ip))
-    }
-
-    /// One MAC and one comparison whether the id is known or not. What differs between the answers
-    /// is told only to whoever has the secret.
-    fn judge(&self, key: &KeyParts<'_>, entry: Option<&Entry>) -> Result<Principal, Rejected> {
-        let pepper = entry.map_or(Some(&self.0.parts.pepper), |it| {
-            self.pepper(it.record.pepper)
-        });
-        let mac = pepper.unwrap_or(&self.0.parts.pepper).user_mac(key);
-        let kept = entry.map_or(&self.0.dummy, |entry| &entry.record.mac);
-        let is_right: bool = mac.ct_eq(kept).into();
-
-        let Some(entry) = entry else {
-            return Err(Rejected::UnknownKey);
-        };
-        if pepper.is_none() {
-            return Err(Rejected::UnknownPepper);
-        }
-        if !is_right {
-            return Err(Rejected::WrongSecret);
-        }
-        let record = &entry.record;
-        // The wall clock is read only for keys that have a time.
-        let has_time = record.expires_at.is_some() || record.not_before.is_some();
-        let now = if has_time { self.now() } else { Duration::ZERO };
-        match record.status(now) {
-            KeyStatus::Active => Ok(Principal::User(Arc::clone(&entry.user))),
-            KeyStatus::Revoked => Err(Rejected::Revoked),
-            KeyStatus::Expired => Err(Rejected::Expired),
-            KeyStatus::NotYetValid => Err(Rejected::NotYetValid),
-        }
-    }
-
-    /// Free text is only looked at where an operator chose free text.
-    fn may_be_master(&self, credential: &str) -> bool {
-        credential.len() >= MIN_MASTER_SECRET_LEN
-            && self
-                .masters()
-                .iter()
-                .flatten()
-                .any(|master| master.is_free_text())
-    }
-
-    /// Compares with both slots, always.
-    fn verify_master(
-        &self,
-        credential: &str,
-        otherwise: Rejected,
-        client_ip: Option<ClientIp>,
-    ) -> Result<Principal, Rejected> {
-        let now = self.now();
-        let [current, previous] = self.masters().map(|slot| {
-            let pepper = slot.and_then(|master| self.pepper(master.pepper()));
-            let mac = pepper
-                .unwrap_or(&self.0.parts.pepper)
-                .master_mac(credential);
-            match slot {
-                Some(master) => master.accepts(&mac, now),
-                None => mac.ct_eq(&self.0.dummy) & Choice::from(0),
-            }
-        });
-        if !bool::from(current | previous) {
-            return self.deny(otherwise, None, client_ip);
-        }
-        self.audit(&AuditEvent::MasterUsed {
-            previous: !bool::from(current),
-            client_ip,
-        });
-        Ok(Principal::Master)
-    }
-
-    fn masters(&self) -> [Option<&MasterKey>; 2] {
-        let parts = &self.0.parts;
-        [parts.master.as_ref(), parts.previous_master.as_ref()]
-    }
-
-    fn pepper(&self, id: PepperId) -> Option<&Pepper> {
-        let parts = &self.0.parts;
-        if parts.pepper.id() == id {
-            return Some(&parts.pepper);
-        }
-        parts
-            .previous_pepper
-            .as_ref()
-            .filter(|pepper| pepper.id() == id)
-    }
-
-    #[cold]
-    fn deny(
-        &self,
-        reason: Rejected,
-        key_id: Option<Name>,
-        client_ip: Option<ClientIp>,
-    ) -> Result<Principal, Rejected> {
-        self.audit(&AuditEvent::Denied {
-            reason,
-            key_id,
-            client_ip,
-        });
-        Err(reason)
     }
 
     /// Makes a key. When this returns, the store has it and it works.
@@ -448,7 +290,15 @@ impl Authenticator {
         &self.0.parts.clock
     }
 
-    fn now(&self) -> Duration {
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    pub(crate) fn dummy(&self) -> &Mac {
+        &self.0.dummy
+    }
+
+    pub(crate) fn now(&self) -> Duration {
         self.0.parts.clock.unix_time()
     }
 
@@ -459,7 +309,7 @@ impl Authenticator {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn audit(&self, event: &AuditEvent) {
+    pub(crate) fn audit(&self, event: &AuditEvent) {
         self.0.parts.audit.event(event);
     }
 

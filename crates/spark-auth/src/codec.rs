@@ -5,10 +5,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spark_core::{Name, NameError, Scopes};
 
-use crate::key::{Environment, ID_LEN};
-use crate::pepper::{Mac, PepperId};
+use crate::key::ID_LEN;
+use crate::mac::Mac;
+use crate::pepper::PepperId;
 use crate::record::{KeyRecord, KeyState, MAX_SCOPES, is_label};
 use crate::store::Change;
+use crate::words::Environment;
 
 /// Why a text is not a record.
 #[derive(Debug, thiserror::Error)]

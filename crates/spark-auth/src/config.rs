@@ -8,11 +8,11 @@ use crate::audit::{AuditSink, TracingAudit};
 use crate::authenticator::Authenticator;
 use crate::error::BuildError;
 use crate::index::{Index, KeyId};
-use crate::key::Brand;
 use crate::master::MasterKey;
 use crate::pepper::Pepper;
 use crate::record::KeyRecord;
 use crate::store::KeyStore;
+use crate::words::Brand;
 
 /// How many keys are kept unless told otherwise, those that ended included.
 pub const DEFAULT_MAX_KEYS: usize = 100_000;
@@ -65,30 +65,67 @@ pub(crate) struct Parts {
 
 impl AuthenticatorBuilder {
     /// The clock; the system's unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// let builder = Authenticator::builder().clock(spark_core::Clock::system());
+    /// ```
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
     }
 
     /// The pepper under which new keys are kept.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// let builder = Authenticator::builder().pepper(Pepper::generate()?);
+    /// # Ok::<(), PepperError>(())
+    /// ```
     pub fn pepper(mut self, pepper: Pepper) -> Self {
         self.pepper = Some(pepper);
         self
     }
 
     /// The pepper before it: keys and master keys made under it still work.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// let (new, old) = (Pepper::generate()?, Pepper::generate()?);
+    /// let builder = Authenticator::builder().pepper(new).previous_pepper(old);
+    /// # Ok::<(), PepperError>(())
+    /// ```
     pub fn previous_pepper(mut self, pepper: impl Into<Option<Pepper>>) -> Self {
         self.previous_pepper = pepper.into();
         self
     }
 
     /// Where keys are kept.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// let builder = Authenticator::builder().store(MemoryStore::new());
+    /// ```
     pub fn store(mut self, store: impl KeyStore + 'static) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
     /// The master key. Without one, no credential opens the control plane.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # fn example(pepper: &Pepper) -> Result<(), MasterKeyError> {
+    /// let text = std::env::var("SPARK_MASTER_KEY").unwrap_or_default();
+    /// let builder = Authenticator::builder().master(MasterKey::from_secret(pepper, &text)?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn master(mut self, master: impl Into<Option<MasterKey>>) -> Self {
         self.master = master.into();
         self
@@ -96,12 +133,26 @@ impl AuthenticatorBuilder {
 
     /// The master key before it, which still works, until its
     /// [deadline](MasterKey::ends_at) if it has one. Its uses are audited as such.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # fn example(new: MasterKey, old: MasterKey) {
+    /// let builder = Authenticator::builder().master(new).previous_master(old);
+    /// # }
+    /// ```
     pub fn previous_master(mut self, master: impl Into<Option<MasterKey>>) -> Self {
         self.previous_master = master.into();
         self
     }
 
     /// Where audit events go; to `tracing` unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// let builder = Authenticator::builder().audit(TracingAudit);
+    /// ```
     pub fn audit(mut self, sink: impl AuditSink + 'static) -> Self {
         self.audit = Some(Arc::new(sink));
         self
@@ -109,6 +160,13 @@ impl AuthenticatorBuilder {
 
     /// The first word of new keys; `spark` unless told otherwise. Keys of other brands in the
     /// store go on working.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// let builder = Authenticator::builder().brand(Brand::new("acme")?);
+    /// # Ok::<(), KeyError>(())
+    /// ```
     pub fn brand(mut self, brand: Brand) -> Self {
         self.brand = brand;
         self
@@ -116,6 +174,12 @@ impl AuthenticatorBuilder {
 
     /// How many keys are kept at most, those that ended included: [`DEFAULT_MAX_KEYS`] unless told
     /// otherwise. A full store forgets the key that ended first, and refuses when none has ended.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// let builder = Authenticator::builder().max_keys(1_000);
+    /// ```
     pub fn max_keys(mut self, max: usize) -> Self {
         self.max_keys = Some(max);
         self

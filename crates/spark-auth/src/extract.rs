@@ -54,7 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        principal(parts).map(Self)
+        (principal(parts).cloned().map(Self)).ok_or_else(|| answer(parts, challenges().missing()))
     }
 }
 
@@ -62,9 +62,9 @@ impl<S: Send + Sync> FromRequestParts<S> for UserCaller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        match principal(parts)? {
-            Principal::User(user) => Ok(Self(user)),
-            Principal::Master => {
+        match principal(parts) {
+            Some(Principal::User(user)) => Ok(Self(Arc::clone(user))),
+            Some(Principal::Master) => {
                 let detail = "The master key does not open this route: use a user key.";
                 Err(answer(parts, challenges().forbidden(detail)))
             }
@@ -77,9 +77,9 @@ impl<S: Send + Sync> FromRequestParts<S> for MasterCaller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        match principal(parts)? {
-            Principal::Master => Ok(Self),
-            Principal::User(_) => {
+        match principal(parts) {
+            Some(Principal::Master) => Ok(Self),
+            Some(Principal::User(_)) => {
                 let detail = "This route needs the master key.";
                 Err(answer(parts, challenges().forbidden(detail)))
             }
@@ -88,12 +88,8 @@ impl<S: Send + Sync> FromRequestParts<S> for MasterCaller {
     }
 }
 
-fn principal(parts: &Parts) -> Result<Principal, Response> {
-    let context = Context::of(&parts.extensions);
-    match context.and_then(Context::principal) {
-        Some(principal) => Ok(principal.clone()),
-        None => Err(answer(parts, challenges().missing())),
-    }
+fn principal(parts: &Parts) -> Option<&Principal> {
+    Context::of(&parts.extensions).and_then(Context::principal)
 }
 
 fn challenges() -> Challenges {

@@ -308,3 +308,44 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Stor
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_write_that_cannot_be_taken_back_nothing_more_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::open(dir.path()).unwrap();
+        // A handle without the right to write: writing fails, and so does cutting back.
+        store.writer().file = File::open(&store.path).unwrap();
+        let first = store.append(&[]).unwrap_err();
+        assert!(
+            matches!(
+                first,
+                StoreError::Io {
+                    action: "write",
+                    ..
+                }
+            ),
+            "{first}"
+        );
+        let second = store.append(&[]).unwrap_err();
+        assert!(matches!(second, StoreError::Uncertain { .. }), "{second}");
+        drop(store);
+        FileStore::open(dir.path()).unwrap().append(&[]).unwrap();
+    }
+
+    #[test]
+    fn a_set_of_changes_that_could_not_be_read_back_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::open(dir.path()).unwrap();
+        let id = spark_core::Name::new("abcdefghijkl").unwrap();
+        let many = vec![Change::Forget(id); 60_000];
+        assert!(matches!(
+            store.append(&many),
+            Err(StoreError::TooLarge { .. })
+        ));
+        assert!(store.load().unwrap().is_empty());
+    }
+}

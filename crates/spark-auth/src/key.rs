@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::base62;
 use crate::error::KeyError;
+use crate::words::{Brand, Environment, Kind, MAX_BRAND_LEN, is_brand};
 
 /// The longest credential that is looked at, in bytes; anything longer is turned away unread.
 pub const MAX_CREDENTIAL_LEN: usize = 256;
@@ -19,7 +20,6 @@ pub(crate) const ID_LEN: usize = 12;
 pub(crate) const SECRET_LEN: usize = 32;
 const BODY_LEN: usize = ID_LEN + SECRET_LEN + base62::CHECKSUM_LEN;
 const MARKER_LEN: usize = "_sk_live_".len();
-const MAX_BRAND_LEN: usize = 16;
 const MAX_KEY_LEN: usize = MAX_BRAND_LEN + MARKER_LEN + BODY_LEN;
 
 /// A key in the clear: `{brand}_{mk|sk}_{live|test}_` and 50 base62 characters, of which 12 are the
@@ -193,121 +193,6 @@ impl fmt::Debug for ApiKey {
             .field("secret", &"[redacted]")
             .finish()
     }
-}
-
-/// What a key opens.
-///
-/// # Example
-/// ```
-/// assert_eq!(spark_auth::Kind::Master.as_str(), "mk");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The control plane: `mk`.
-    Master,
-    /// The data plane, for one tenant: `sk`.
-    User,
-}
-
-impl Kind {
-    /// The two letters that stand in the key.
-    ///
-    /// # Example
-    /// ```
-    /// assert_eq!(spark_auth::Kind::User.as_str(), "sk");
-    /// ```
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Master => "mk",
-            Self::User => "sk",
-        }
-    }
-}
-
-/// Where a key is meant to be used. It is proven along with the secret, so a test key cannot be
-/// relabelled as a live one.
-///
-/// # Example
-/// ```
-/// assert_eq!(spark_auth::Environment::default().as_str(), "live");
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Environment {
-    /// `live`.
-    #[default]
-    Live,
-    /// `test`.
-    Test,
-}
-
-impl Environment {
-    /// The word that stands in the key.
-    ///
-    /// # Example
-    /// ```
-    /// assert_eq!(spark_auth::Environment::Test.as_str(), "test");
-    /// ```
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Test => "test",
-        }
-    }
-}
-
-/// The first word of a key: 2 to 16 of `a-z 0-9`. It tells people and scanners whose key it is,
-/// and is not part of what the key proves.
-///
-/// # Example
-/// ```
-/// use spark_auth::Brand;
-/// assert_eq!(Brand::default().as_str(), "spark");
-/// assert!(Brand::new("My Company").is_err());
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Brand(Box<str>);
-
-impl Brand {
-    /// Checks and keeps `text`.
-    ///
-    /// # Errors
-    /// [`KeyError::Brand`] when it is not 2 to 16 of `a-z 0-9`.
-    ///
-    /// # Example
-    /// ```
-    /// assert_eq!(spark_auth::Brand::new("acme")?.as_str(), "acme");
-    /// # Ok::<(), spark_auth::KeyError>(())
-    /// ```
-    pub fn new(text: &str) -> Result<Self, KeyError> {
-        if is_brand(text.as_bytes()) {
-            Ok(Self(text.into()))
-        } else {
-            Err(KeyError::Brand)
-        }
-    }
-
-    /// The word.
-    ///
-    /// # Example
-    /// ```
-    /// assert_eq!(spark_auth::Brand::default().as_str(), "spark");
-    /// ```
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Default for Brand {
-    fn default() -> Self {
-        Self("spark".into())
-    }
-}
-
-fn is_brand(bytes: &[u8]) -> bool {
-    (2..=MAX_BRAND_LEN).contains(&bytes.len())
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 /// The parts of a key whose checksum holds, borrowed from the text that was presented.

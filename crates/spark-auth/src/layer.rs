@@ -51,7 +51,8 @@ pub(crate) struct Shared {
     pub(crate) throttle: Option<Arc<dyn FailureThrottle>>,
     pub(crate) keep_credentials: bool,
     pub(crate) counters: Counters,
-    pub(crate) miswired: Arc<Miswired>,
+    pub(crate) no_context: Arc<Miswired>,
+    pub(crate) no_address: Arc<Miswired>,
 }
 
 impl AuthLayer {
@@ -92,7 +93,8 @@ impl AuthLayer {
                 throttle: None,
                 keep_credentials: false,
                 counters: Counters::default(),
-                miswired: Arc::new(Miswired::new("auth")),
+                no_context: Arc::new(Miswired::new("auth")),
+                no_address: Arc::new(Miswired::new("auth")),
             }),
         }
     }

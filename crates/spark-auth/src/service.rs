@@ -61,7 +61,7 @@ where
 impl Shared {
     fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Box<Problem>> {
         if Context::of(request.extensions()).is_none() {
-            self.miswired
+            self.no_context
                 .report("no context: put spark_core's ContextLayer outside of the auth layer");
         }
         let principal = self.identify(request)?;
@@ -86,6 +86,10 @@ impl Shared {
             }
         };
         if let Some(throttle) = &self.throttle {
+            if client_ip.is_none() {
+                self.no_address
+                    .report("no client address: all callers share one allowance of failures; serve with spark-serve, or with axum's ConnectInfo");
+            }
             throttle.permit(client_ip).map_err(|after| {
                 self.count(Decision::Throttled);
                 answer::throttled(after)

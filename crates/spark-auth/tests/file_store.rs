@@ -1,4 +1,5 @@
 //! The embedded store: what survives a crash, and what stops the start.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The layers, over HTTP requests: who is let in, and what the others are told.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod common;
 

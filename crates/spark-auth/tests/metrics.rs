@@ -1,5 +1,6 @@
 //! What is counted, and that every metric is described and no label is unbounded.
 #![cfg(feature = "metrics")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod common;
 

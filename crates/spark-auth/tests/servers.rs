@@ -1,4 +1,5 @@
 //! The layers in an axum router, and in bare hyper over a real socket.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod common;
 

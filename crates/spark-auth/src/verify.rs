@@ -1,0 +1,179 @@
+//! The hot path: whose credential is this? It reads memory alone and takes no lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spark_core::{ClientIp, Name, Principal};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::audit::AuditEvent;
+use crate::authenticator::Authenticator;
+use crate::error::Rejected;
+use crate::index::{Entry, KeyId};
+use crate::key::{self, KeyParts, MAX_CREDENTIAL_LEN};
+use crate::master::MasterKey;
+use crate::pepper::{Pepper, PepperId};
+use crate::record::KeyStatus;
+use crate::strength::MIN_MASTER_SECRET_LEN;
+use crate::words::Kind;
+
+impl Authenticator {
+    /// Says whose credential this is.
+    ///
+    /// # Errors
+    /// [`Rejected`] says why not; tell the caller the same for all reasons.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// assert_eq!(auth.verify("guess"), Err(Rejected::Malformed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify(&self, credential: &str) -> Result<Principal, Rejected> {
+        self.verify_from(credential, None)
+    }
+
+    /// Like [`verify`](Self::verify), with the address of the caller for the audit.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # let auth = Authenticator::builder().pepper(Pepper::generate()?).store(MemoryStore::new()).build()?;
+    /// use spark_core::ClientIp;
+    /// let caller = ClientIp::new([192, 0, 2, 7].into());
+    /// assert!(auth.verify_from("guess", Some(caller)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify_from(
+        &self,
+        credential: &str,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
+        if credential.len() > MAX_CREDENTIAL_LEN {
+            return self.deny(Rejected::Malformed, None, client_ip);
+        }
+        match key::split(credential) {
+            Ok(key) if key.kind == Kind::User => self.verify_user(&key, client_ip),
+            Ok(_) => self.verify_master(credential, Rejected::WrongMaster, client_ip),
+            Err(_) if self.may_be_master(credential) => {
+                self.verify_master(credential, Rejected::Malformed, client_ip)
+            }
+            Err(_) => self.deny(Rejected::Malformed, None, client_ip),
+        }
+    }
+
+    fn verify_user(
+        &self,
+        key: &KeyParts<'_>,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
+        let id = KeyId::new(key.id);
+        let verdict = self.parts().index.with(id, |entry| self.judge(key, entry));
+        // From here on a known and an unknown id take the same way, the audit included.
+        verdict.or_else(|reason| self.deny(reason, id.into(), client_ip))
+    }
+
+    /// One MAC and one comparison whether the id is known or not. What differs between the answers
+    /// is told only to whoever has the secret.
+    fn judge(&self, key: &KeyParts<'_>, entry: Option<&Entry>) -> Result<Principal, Rejected> {
+        let pepper = entry.map_or(Some(&self.parts().pepper), |it| {
+            self.pepper(it.record.pepper)
+        });
+        let mac = pepper.unwrap_or(&self.parts().pepper).user_mac(key);
+        let kept = entry.map_or(self.dummy(), |entry| &entry.record.mac);
+        let is_right: bool = mac.ct_eq(kept).into();
+
+        let Some(entry) = entry else {
+            return Err(Rejected::UnknownKey);
+        };
+        if pepper.is_none() {
+            return Err(Rejected::UnknownPepper);
+        }
+        if !is_right {
+            return Err(Rejected::WrongSecret);
+        }
+        let record = &entry.record;
+        // The wall clock is read only for keys that have a time.
+        let has_time = record.expires_at.is_some() || record.not_before.is_some();
+        let now = if has_time { self.now() } else { Duration::ZERO };
+        match record.status(now) {
+            KeyStatus::Active => Ok(Principal::User(Arc::clone(&entry.user))),
+            KeyStatus::Revoked => Err(Rejected::Revoked),
+            KeyStatus::Expired => Err(Rejected::Expired),
+            KeyStatus::NotYetValid => Err(Rejected::NotYetValid),
+        }
+    }
+
+    /// Free text is only looked at where an operator chose free text.
+    fn may_be_master(&self, credential: &str) -> bool {
+        credential.len() >= MIN_MASTER_SECRET_LEN
+            && self
+                .masters()
+                .iter()
+                .flatten()
+                .any(|master| master.is_free_text())
+    }
+
+    /// Compares with both slots, always.
+    fn verify_master(
+        &self,
+        credential: &str,
+        otherwise: Rejected,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
+        let now = self.now();
+        let [current, previous] = self.masters().map(|slot| {
+            let pepper = slot.and_then(|master| self.pepper(master.pepper()));
+            let mac = pepper
+                .unwrap_or(&self.parts().pepper)
+                .master_mac(credential);
+            match slot {
+                Some(master) => master.accepts(&mac, now),
+                None => mac.ct_eq(self.dummy()) & Choice::from(0),
+            }
+        });
+        if !bool::from(current | previous) {
+            return self.deny(otherwise, None, client_ip);
+        }
+        self.audit(&AuditEvent::MasterUsed {
+            previous: !bool::from(current),
+            client_ip,
+        });
+        Ok(Principal::Master)
+    }
+
+    fn masters(&self) -> [Option<&MasterKey>; 2] {
+        let parts = self.parts();
+        [parts.master.as_ref(), parts.previous_master.as_ref()]
+    }
+
+    fn pepper(&self, id: PepperId) -> Option<&Pepper> {
+        let parts = self.parts();
+        if parts.pepper.id() == id {
+            return Some(&parts.pepper);
+        }
+        parts
+            .previous_pepper
+            .as_ref()
+            .filter(|pepper| pepper.id() == id)
+    }
+
+    #[cold]
+    fn deny(
+        &self,
+        reason: Rejected,
+        key_id: Option<Name>,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
+        self.audit(&AuditEvent::Denied {
+            reason,
+            key_id,
+            client_ip,
+        });
+        Err(reason)
+    }
+}
