@@ -8,6 +8,7 @@ mod edit;
 mod error;
 mod fields;
 mod future;
+mod hidden;
 mod json;
 mod json_report;
 mod layer;

@@ -270,15 +270,16 @@ fn redact(text: &str, mut spans: Vec<(usize, Range<usize>)>) -> Option<String> {
     }
     spans.sort_by_key(|(_, span)| (span.start, span.end));
     let mut editor = Editor::new(text);
-    let mut done = 0;
-    for (rule, span) in spans {
-        if span.start < done {
-            continue;
+    let mut spans = spans.into_iter().peekable();
+    while let Some((rule, mut span)) = spans.next() {
+        let mut is_token = RULES.get(rule).is_some_and(|r| r.kind == Kind::Control);
+        while let Some((other, next)) = spans.next_if(|(_, next)| next.start < span.end) {
+            is_token &= RULES.get(other).is_some_and(|r| r.kind == Kind::Control);
+            span.end = span.end.max(next.end);
         }
-        done = span.end;
         let first = text.get(span.clone()).and_then(|s| s.chars().next());
-        match (RULES.get(rule).map(|r| r.kind), first) {
-            (Some(Kind::Control), Some(c @ ('<' | '[' | '＜' | '［'))) => {
+        match first {
+            Some(c @ ('<' | '[' | '＜' | '［')) if is_token => {
                 let at = span.start + c.len_utf8();
                 editor.replace(&(at..at), " ");
             }
