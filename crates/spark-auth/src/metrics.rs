@@ -8,7 +8,7 @@ pub const FORBIDDEN_TOTAL: &str = "spark_auth_forbidden_total";
 /// Changes of keys. Label: `change`.
 pub const KEY_CHANGES_TOTAL: &str = "spark_auth_key_changes_total";
 /// Keys kept, those that ended included.
-pub const KEYS_COUNT: &str = "spark_auth_keys_count";
+pub const KEYS: &str = "spark_auth_keys";
 /// Changes that the key store failed to keep.
 pub const STORE_FAILURES_TOTAL: &str = "spark_auth_store_failures_total";
 
@@ -33,7 +33,7 @@ pub fn describe() {
             KEY_CHANGES_TOTAL,
             "Keys issued, rotated and revoked by this process"
         );
-        ::metrics::describe_gauge!(KEYS_COUNT, "Keys kept, those that ended included");
+        ::metrics::describe_gauge!(KEYS, "Keys kept, those that ended included");
         ::metrics::describe_counter!(
             STORE_FAILURES_TOTAL,
             "Changes of keys that the store failed to keep"
@@ -151,5 +151,5 @@ pub(crate) fn store_failed() {
 #[cfg(feature = "metrics")]
 fn gauge_keys(keys: usize) {
     // Exact up to 2^53 keys.
-    ::metrics::gauge!(KEYS_COUNT).set(keys as f64);
+    ::metrics::gauge!(KEYS).set(keys as f64);
 }

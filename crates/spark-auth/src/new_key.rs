@@ -51,7 +51,7 @@ impl NewKey {
         }
     }
 
-    /// A word for people: at most [`MAX_LABEL_LEN`] bytes, without control characters.
+    /// A word for people: at most [`MAX_LABEL_LEN`](crate::MAX_LABEL_LEN) bytes, without control characters.
     ///
     /// # Example
     /// ```

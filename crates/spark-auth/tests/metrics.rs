@@ -88,7 +88,7 @@ fn decisions_and_changes_are_counted() {
         ("spark_auth_key_changes_total issued", 3.0),
         ("spark_auth_key_changes_total revoked", 1.0),
         ("spark_auth_key_changes_total rotated", 1.0),
-        ("spark_auth_keys_count ", 4.0),
+        ("spark_auth_keys ", 4.0),
     ];
     let expected = expected.map(|(name, value)| (name.to_owned(), value));
     assert_eq!(found, BTreeMap::from(expected));
