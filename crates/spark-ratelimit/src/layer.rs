@@ -51,6 +51,9 @@ pub enum Headers {
     Never,
 }
 
+/// Whether a request passes uncharged.
+type Exemption = fn(&Head<'_>) -> bool;
+
 /// What a layer is told.
 #[derive(Clone)]
 pub(crate) struct Config {
@@ -58,7 +61,7 @@ pub(crate) struct Config {
     pub(crate) scope: &'static str,
     pub(crate) key: KeyBy,
     pub(crate) headers: Headers,
-    pub(crate) exempt: Vec<(&'static str, fn(&Head<'_>) -> bool)>,
+    pub(crate) exempt: Vec<(&'static str, Exemption)>,
 }
 
 impl RateLimitLayer {

@@ -75,9 +75,12 @@
 //! - Restart: all debts are forgotten. Limits are per process.
 //!
 //! # Memory and cost
-//! 17 bytes per slot and policy, taken at the start: a million slots are 17 MB (16.2 MiB). A decision is one hash, and
-//! per policy one short lock and 128 bytes read; it does not allocate. The layer allocates at most
-//! twice for a request that passes: the `RateLimit` value, and the note that it was charged.
+//! 17 bytes per slot and policy, taken at the start: a million slots are 17 MB. A decision is one
+//! hash and one reading of the clock, and per policy one short lock and at most 128 bytes read. It
+//! allocates nothing, allowed or refused. The layer allocates at most twice for a request that
+//! passes: the value of `RateLimit`, and the note that the request was charged. Tests count both.
+//!
+//! The tables' metrics are renewed every five seconds, by a request that comes then.
 //!
 //! # Features
 //! `metrics` (on): emits what [`metrics`] names. `governor`: `From<governor::Quota>` for [`Quota`].

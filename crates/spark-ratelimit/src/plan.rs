@@ -240,3 +240,38 @@ fn tiers(policies: &[Policy]) -> Result<Vec<Name>, ConfigError> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn tables_are_locked_in_one_order_however_the_policies_are_given() {
+        let policy = |name: &str| {
+            let quota = Quota::new(1, Duration::from_secs(1)).unwrap();
+            Policy::new(name, quota).unwrap()
+        };
+        let names = |plan: &Plan| {
+            let names = plan.policies.iter().map(|policy| policy.name.to_string());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        let mut newest = 0;
+        let mut plan = |given: &[&str], before: Option<&Plan>| {
+            let policies: Vec<Policy> = given.iter().map(|name| policy(name)).collect();
+            Plan::new(&policies, 8, before, &mut newest).unwrap()
+        };
+        let first = plan(&["b", "a"], None);
+        assert_eq!(names(&first), "b a");
+        let second = plan(&["c", "a", "b"], Some(&first));
+        assert_eq!(names(&second), "b a c");
+        let third = plan(&["a", "c"], Some(&second));
+        let fourth = plan(&["b", "c", "a"], Some(&third));
+        assert_eq!(names(&fourth), "a c b", "b begins anew");
+        let field = &fourth.views[0].field;
+        assert_eq!(
+            field, r#""b";q=1;w=1, "c";q=1;w=1, "a";q=1;w=1"#,
+            "as given"
+        );
+    }
+}

@@ -93,3 +93,37 @@ impl Request<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Policy, Quota};
+    use std::time::Duration;
+
+    #[test]
+    fn what_was_decided_by_a_plan_that_is_replaced_is_not_written() {
+        let quota = Quota::new(5, Duration::from_secs(1)).unwrap();
+        let policies = ["a", "b"].map(|name| Policy::new(name, quota).unwrap());
+        let plan = Plan::new(&policies, 8, None, &mut 0).unwrap();
+        let decide = |epoch: u64, mode| {
+            let request = Request {
+                plan: &plan,
+                epoch: &AtomicU64::new(epoch),
+                tag: 0,
+                key: Key::shared(),
+                cost: 1,
+                now: 7,
+                mode,
+            };
+            request.decide(0, &mut Tally::default())
+        };
+        let entries = || [0, 1].map(|at| plan.policies[at].table.lock(Key::shared()).get());
+
+        for mode in [Mode::Charge, Mode::Force, Mode::Peek] {
+            assert!(decide(1, mode) == Step::Stale);
+            assert_eq!(entries(), [None, None]);
+        }
+        assert!(decide(0, Mode::Charge) == Step::Commit);
+        assert!(entries().iter().all(Option::is_some));
+    }
+}

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::clock::FakeRelativeClock;
@@ -200,6 +200,24 @@ proptest! {
             }
         }
         prop_assert!(used < 1.0 + 1e-6, "{used} of the burst");
+    }
+}
+
+#[test]
+fn everything_may_cross_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<Limiter>();
+    check::<spark_ratelimit::Decision>();
+    check::<spark_ratelimit::KeyBy>();
+}
+
+#[test]
+fn r13_keys_are_not_those_of_an_unkeyed_hash() {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    let unkeyed = BuildHasherDefault::<DefaultHasher>::default();
+    for n in 0..100 {
+        let theirs = unkeyed.hash_one((4u8, &n));
+        assert_ne!(format!("{:?}", Key::of(&n)), format!("Key({theirs:016x})"));
     }
 }
 
@@ -441,47 +459,44 @@ fn two_threads_hammering_one_key_never_get_more_than_the_burst() {
 
 #[test]
 fn reloading_while_two_threads_hammer_neither_deadlocks_nor_forgives() {
-    const BURST: u64 = 2_000;
+    const BURST: u64 = 20_000;
     let clock = TestClock::new();
-    // The order of the policies changes with every reload; that of the locks does not.
-    let ab = || {
-        vec![
-            policy("a", quota(1, MINUTE, BURST)),
+    // With every reload the order of the policies changes, that of the locks does not; and a debt
+    // of one quota would be a tenth of the debt, if it were taken for one of the other.
+    let policies = |slow: bool| {
+        let per = if slow { MINUTE * 10 } else { MINUTE };
+        let mut policies = vec![
+            policy("a", quota(1, per, BURST)),
             policy("b", quota(2, MINUTE, BURST)),
-        ]
-    };
-    let limiter = limiter(&clock, ab());
-    let admitted = AtomicU64::new(0);
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let hammers: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    for n in 0..20 * BURST {
-                        let decision = limiter.check(&Key::shared(), None, 1);
-                        admitted.fetch_add(u64::from(decision.allowed()), Ordering::Relaxed);
-                        limiter.check(&Key::of(&n), None, 1);
-                    }
-                })
-            })
-            .collect();
-        scope.spawn(|| {
-            let mut turn = 0;
-            while !done.load(Ordering::Relaxed) {
-                let mut policies = ab();
-                if turn % 2 == 0 {
-                    policies.reverse();
-                }
-                limiter.reconfigure(policies).unwrap();
-                turn += 1;
-            }
-        });
-        for hammer in hammers {
-            hammer.join().unwrap();
+        ];
+        if slow {
+            policies.reverse();
         }
-        done.store(true, Ordering::Relaxed);
+        policies
+    };
+    let limiter = limiter(&clock, policies(false));
+    let admitted = AtomicU64::new(0);
+    let hammering = AtomicU64::new(2);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..BURST {
+                    let allowed = limiter.check(&Key::shared(), None, 1).allowed();
+                    admitted.fetch_add(u64::from(allowed), Ordering::Relaxed);
+                }
+                hammering.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        let mut slow = true;
+        while hammering.load(Ordering::Relaxed) > 0 {
+            limiter.reconfigure(policies(slow)).unwrap();
+            slow = !slow;
+        }
     });
-    assert_eq!(admitted.into_inner(), BURST);
+    // Every reload rounds the debt up, by less than a unit each time.
+    let admitted = admitted.into_inner();
+    assert!(admitted <= BURST, "{admitted}");
+    assert!(admitted > BURST / 2, "{admitted}");
 }
 
 #[test]
