@@ -10,6 +10,8 @@ use crate::text;
 
 /// Bytes of a message that take part in grouping.
 const MAX: usize = 4 * 1024;
+/// Bytes of a word that are looked at together.
+const WORD: usize = 256;
 
 /// The name of a group: `v1:` and sixteen hex digits of SHA-256 over kind, type, place and the
 /// normalised message. The version changes when the rules do, so that old names stay true.
@@ -100,35 +102,64 @@ pub fn normalise(message: &str) -> String {
     text
 }
 
+/// Word by word, and a word in pieces of 256 bytes: what the expression looks ahead is bounded, so
+/// that no text makes it read the same bytes over and over.
 fn pass(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let quoted = if first == '"' {
+            rest[1..].find('"')
+        } else {
+            None
+        };
+        let taken = match quoted {
+            Some(end) => {
+                out.push_str("\"<str>\"");
+                end + 2
+            }
+            None if first == '"' || first.is_whitespace() => {
+                out.push(first);
+                first.len_utf8()
+            }
+            None => {
+                let word = rest.find(|c: char| c == '"' || c.is_whitespace());
+                let word = text::head(&rest[..word.unwrap_or(rest.len())], WORD);
+                replace(word, &mut out);
+                word.len()
+            }
+        };
+        rest = &rest[taken..];
+    }
+    out.truncate(text::head(&out, MAX).len());
+    out
+}
+
+fn replace(word: &str, out: &mut String) {
     let mut from = 0;
-    for found in PATTERN.find_iter(text) {
-        out.push_str(&text[from..found.start()]);
+    for found in PATTERN.find_iter(word) {
+        out.push_str(&word[from..found.start()]);
         out.push_str(class(found.as_str()).unwrap_or(found.as_str()));
         from = found.end();
     }
-    out.push_str(&text[from..]);
-    out.truncate(text::head(&out, MAX).len());
-    out
+    out.push_str(&word[from..]);
 }
 
 /// One expression for all, so that the text is read once. What was found is told apart by
 /// looking at it again.
 static PATTERN: LazyLock<Regex> = LazyLock::new(|| {
     let parts = [
-        r#""[^"]*""#,                                                      // quoted
-        r#"[A-Za-z][A-Za-z0-9+.-]*://[^\s<>"']+"#,                         // url
-        r"[A-Za-z0-9_.+%-]+@[A-Za-z0-9.-]+",                               // e-mail
-        r"\b[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}\b",       // uuid
-        r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.,]+(?:Z|[+-][0-9:]+)?)?", // date
-        r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?",                      // time of day
-        r"\b[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:%\w+)?",          // IPv6
-        r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+)?",                      // IPv4
-        r"\b0[xX][0-9A-Fa-f]+\b",                                          // hex, marked
-        r"\b[0-9A-Fa-f]{8,}\b",                                            // hex, long
-        r"[+-]?[0-9]+(?:\.[0-9]+)?\s?(?:ns|us|µs|ms|s|min|h)\b",           // duration
-        r"[+-]?[0-9]+(?:[.,][0-9]+)*",                                     // number
+        r#"[A-Za-z][A-Za-z0-9+.-]*://[^\s<>"']+"#, // url
+        r"[A-Za-z0-9_.+%-]+@[A-Za-z0-9.-]+",       // e-mail
+        r"(?-u:\b)[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?-u:\b)", // uuid
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9:.,]+(?:Z|[+-][0-9:]+)?)?", // date
+        r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?", // time of day
+        r"(?-u:\b)[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:%[A-Za-z0-9]+)?", // IPv6
+        r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+)?", // IPv4
+        r"(?-u:\b)0[xX][0-9A-Fa-f]+(?-u:\b)",      // hex, marked
+        r"(?-u:\b)[0-9A-Fa-f]{8,}(?-u:\b)",        // hex, long
+        r"[+-]?[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|min|h)(?-u:\b)", // duration
+        r"[+-]?[0-9]+(?:[.,][0-9]+)*",             // number
     ];
     #[expect(clippy::expect_used, reason = "a constant; every test compiles it")]
     Regex::new(&parts.join("|")).expect("the pattern is an expression")
@@ -139,9 +170,6 @@ fn class(found: &str) -> Option<&'static str> {
     let bytes = found.as_bytes();
     let digits = bytes.iter().filter(|b| b.is_ascii_digit()).count();
     let count = |byte| bytes.iter().filter(|b| **b == byte).count();
-    if bytes[0] == b'"' {
-        return (found != "\"<str>\"").then_some("\"<str>\"");
-    }
     if found.contains("://") {
         return Some("<url>");
     }
@@ -201,7 +229,8 @@ mod tests {
             ("see https://x.test/a?b=c#d now", "see <url> now"),
             ("ptr 0xdeadBEEF", "ptr <hex>"),
             ("commit 0123456789abcdef", "commit <hex>"),
-            ("after 1.5s, 30ms, 2 min", "after <dur>, <dur>, <dur>"),
+            ("after 1.5s, 30ms, 2 min", "after <dur>, <dur>, <num> min"),
+            (r#"an odd " stays"#, r#"an odd " stays"#),
             (
                 r#"missing field "model" at line 3"#,
                 r#"missing field "<str>" at line <num>"#,

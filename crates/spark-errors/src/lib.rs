@@ -42,6 +42,13 @@
 //! security headers, CORS. A last, bare panic catch may stand outside of all. Errors of a client
 //! to a provider are captured where they are understood, with [`ErrorTracker::event`].
 //!
+//! # Metrics
+//!
+//! `spark_errors_total{kind}`, `spark_errors_suppressed_total`, `spark_errors_groups`,
+//! `spark_errors_groups_evicted_total`, `spark_errors_hook_delivered_total{hook}` and
+//! `spark_errors_hook_dropped_total{hook,reason}`. Kinds are constants of the program; the layer's
+//! are `panic`, `response`, `service` and `refusal`.
+//!
 //! # What is kept of an error
 //!
 //! Its kind, type, message, sources, place, route, tags and time, after [`Redactor`] took the
@@ -63,10 +70,11 @@
 //!
 //! # Memory and cost
 //!
-//! 5 MiB at the most with the settings as they come, and 64 events per hook. Capturing takes
-//! some microseconds (redaction and normalisation are each one pass of a linear regular
-//! expression over at most 16 KiB; then one SHA-256 and a short lock). The layer allocates nothing
-//! for a request that goes well.
+//! 5 MiB at the most with the settings as they come, and 64 events per hook. Capturing redacts and
+//! normalises at most 16 KiB with linear regular expressions whose look-ahead is bounded, then
+//! takes one SHA-256 and a short lock. In an **unoptimised** build the two expressions took 37 µs
+//! together for a usual message of 130 bytes, and 6 ms for the worst 64 KiB that we could write.
+//! The layer allocates nothing for a request that goes well (a counted test).
 //!
 //! # Not in scope
 //!

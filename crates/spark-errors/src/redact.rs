@@ -86,31 +86,33 @@ impl fmt::Debug for Redactor {
     }
 }
 
+/// Each part either takes all that it has read or looks ahead by a bounded length, so that no text
+/// makes the search read the same bytes over and over.
 static PATTERN: LazyLock<Regex> = LazyLock::new(|| {
     let parts = [
         // A private key, to its end or to the end of the text.
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.)*?(?:-----END [A-Z ]*-----|\z)",
         // Cookies: everything to the end of the line.
-        r#"(?i:set-)?(?i:cookie)["']?\s*[:=]\s*[^\r\n]+"#,
+        r#"(?i:cookie)["']?(?-u:\s){0,8}[:=](?-u:\s){0,8}[^\r\n]+"#,
         // key = value, "key": "value", Key: Some("value"), with backslashes before the quotes.
         concat!(
-            r#"[\w.-]*(?i:(?:password|passwd|passphrase|pwd|secret|api[_-]?key|apikey|credential|authorization"#,
-            r#"|(?:private|access|signing|encryption|master|auth)[_-]?key|session[_-]?id)(?:s?\b|_[\w.-]*)"#,
+            r#"(?i:(?:password|passwd|passphrase|pwd|secret|api[_-]?key|apikey|credential|authorization"#,
+            r#"|(?:private|access|signing|encryption|master|auth)[_-]?key|session[_-]?id)(?:s?(?-u:\b)|_[A-Za-z0-9_.-]{0,40})"#,
             // A number of `tokens` is no secret.
-            r#"|(?:^|\b|_|-)(?:token|auth)\b)\\*["']?\s*[:=]\s*"#,
-            r#"(?:\w+\()?(?:(?i:bearer|basic|digest|token)\s+)?"#,
-            r#"(?:\\+"[^"\\]*(?:\\+")?|"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"',;&})\]\\]+)"#
+            r#"|(?:^|(?-u:\b)|_|-)(?:token|auth)(?-u:\b))\\{0,4}["']?(?-u:\s){0,8}[:=](?-u:\s){0,8}"#,
+            r#"(?:[A-Za-z]{1,16}\()?(?:(?i:bearer|basic|digest|token)(?-u:\s){1,8})?"#,
+            r#"(?:\\{1,4}"[^"\\]*(?:\\+")?|"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"',;&})\]\\]+)"#
         ),
-        r"\b(?i:bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}",
-        r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?",
-        r"\bsk-[A-Za-z0-9_-]{6,}",
-        r"\bspark_[a-z]{2}_[A-Za-z0-9_.-]+",
-        r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[a-z]-[A-Za-z0-9-]{8,}|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|hf_[A-Za-z0-9]{20,})",
+        r"(?-u:\b)(?i:bearer|basic)(?-u:\s){1,8}[A-Za-z0-9._~+/=-]{6,}",
+        r"(?-u:\b)eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,4}",
+        r"(?-u:\b)sk-[A-Za-z0-9_-]{6,}",
+        r"(?-u:\b)spark_[a-z]{2}_[A-Za-z0-9_.-]+",
+        r"(?-u:\b)(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|xox[a-z]-[A-Za-z0-9-]{8,}|AKIA[0-9A-Z]{12,}|AIza[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{20,})",
         // user:password in a URL.
-        r"://[^\s/@]+@",
+        r"://[!-.0-?A-~]{1,128}@",
         // Keys and signatures in a query.
         r"[?&](?i:key|sig|signature|code|x-amz-signature|token)=[^\s&#]+",
-        r"\b[0-9](?:[ -]?[0-9]){12,18}\b",
+        r"(?-u:\b)[0-9](?:[ -]?[0-9]){12,18}(?-u:\b)",
     ];
     #[expect(clippy::expect_used, reason = "a constant; every test compiles it")]
     Regex::new(&parts.join("|")).expect("the pattern is an expression")

@@ -79,7 +79,7 @@ impl ErrorTracker {
     /// Installs a panic hook that captures panics with their place, then calls the hook that was
     /// there before. It records only: it waits for nothing and writes no log, since a panic inside
     /// of a panic hook ends the process. Panics that an [`ErrorsLayer`](crate::ErrorsLayer)
-    /// catches are captured by the layer, once.
+    /// catches are captured by the layer, once. Install it once: each call adds another.
     ///
     /// ```
     /// let tracker = spark_errors::ErrorTracker::builder().build()?;
