@@ -113,7 +113,8 @@ where
             }
             // After a late body, the rest of it may still come: what follows on this connection
             // could not be believed.
-            if is_late || this.shared.leaving.load(Ordering::Relaxed) {
+            let closes = is_late || this.shared.leaving.load(Ordering::Relaxed);
+            if closes && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let close = HeaderValue::from_static("close");
                 let _ = response.headers_mut().try_insert(CONNECTION, close);
             }

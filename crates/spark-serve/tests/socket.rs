@@ -471,3 +471,49 @@ async fn during_the_delay_it_still_accepts_and_asks_to_come_elsewhere() {
     }
     assert_eq!(drained.await.unwrap(), Drained::default());
 }
+
+#[tokio::test]
+async fn an_upgraded_connection_keeps_its_place() {
+    let service = tower::service_fn(|mut request: Request<Body>| async move {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+            let mut word = [0; 4];
+            while io.read_exact(&mut word).await.is_ok() {
+                io.write_all(&word).await.unwrap();
+            }
+        });
+        let response = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header("connection", "upgrade")
+            .header("upgrade", "echo");
+        Ok::<_, Infallible>(response.body(String::new()).unwrap())
+    });
+    let config = Config::default()
+        .max_connections(1)
+        .header_read_timeout(ms(100));
+    let server = Server::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .config(config)
+        .unwrap();
+    let address = server.local_addr().unwrap();
+    let served = tokio::spawn(server.serve(service, std::future::pending()));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 1024];
+    let count = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"HTTP/1.1 101"));
+    sleep(ms(300)).await;
+    stream.write_all(b"ping").await.unwrap();
+    let mut word = [0; 4];
+    timeout(LONG, stream.read_exact(&mut word))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&word, b"ping");
+    let mut second = TcpStream::connect(address).await.unwrap();
+    assert_eq!(until_closed(&mut second).await, "");
+    served.abort();
+}
