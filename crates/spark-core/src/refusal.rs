@@ -54,7 +54,11 @@ pub struct Refusal {
 /// assert_eq!(response.headers()["cache-control"], "no-store");
 /// ```
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Problem(Box<Inner>);
+
+// Boxed, so that a `Result<_, Problem>` is small where all goes well.
+#[derive(Clone, Debug)]
+struct Inner {
     status: StatusCode,
     refusal: Refusal,
     type_uri: Cow<'static, str>,
@@ -75,7 +79,7 @@ impl Problem {
     /// assert_eq!(problem.code(), "insufficient_scope");
     /// ```
     pub fn new(status: StatusCode, by: &'static str, code: &'static str) -> Self {
-        Self {
+        Self(Box::new(Inner {
             status,
             refusal: Refusal {
                 by,
@@ -88,7 +92,7 @@ impl Problem {
             param: None,
             members: Vec::new(),
             headers: HeaderMap::new(),
-        }
+        }))
     }
 
     /// Says in a sentence what is wrong with this request, and how to mend it.
@@ -101,7 +105,7 @@ impl Problem {
     /// ```
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
     }
 
@@ -115,7 +119,7 @@ impl Problem {
     /// ```
     #[must_use]
     pub fn title(mut self, title: impl Into<Cow<'static, str>>) -> Self {
-        self.title = Some(title.into());
+        self.0.title = Some(title.into());
         self
     }
 
@@ -129,7 +133,7 @@ impl Problem {
     /// ```
     #[must_use]
     pub fn type_uri(mut self, uri: impl Into<Cow<'static, str>>) -> Self {
-        self.type_uri = uri.into();
+        self.0.type_uri = uri.into();
         self
     }
 
@@ -143,7 +147,7 @@ impl Problem {
     /// ```
     #[must_use]
     pub fn param(mut self, param: impl Into<Cow<'static, str>>) -> Self {
-        self.param = Some(param.into());
+        self.0.param = Some(param.into());
         self
     }
 
@@ -160,7 +164,7 @@ impl Problem {
     /// ```
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
-        self.refusal.retry_after = Some(after);
+        self.0.refusal.retry_after = Some(after);
         self
     }
 
@@ -175,7 +179,7 @@ impl Problem {
     /// ```
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.0.headers.insert(name, value);
         self
     }
 
@@ -189,7 +193,7 @@ impl Problem {
     /// ```
     #[must_use]
     pub fn member(mut self, name: &'static str, value: Value) -> Self {
-        self.members.push((name, value));
+        self.0.members.push((name, value));
         self
     }
 
@@ -201,7 +205,7 @@ impl Problem {
     /// assert_eq!(Problem::new(http::StatusCode::FORBIDDEN, "auth", "x").status(), 403);
     /// ```
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The machine-readable reason.
@@ -212,7 +216,7 @@ impl Problem {
     /// assert_eq!(Problem::new(http::StatusCode::FORBIDDEN, "auth", "x").code(), "x");
     /// ```
     pub fn code(&self) -> &'static str {
-        self.refusal.code
+        self.0.refusal.code
     }
 
     /// What travels in the response's extensions.
@@ -223,7 +227,7 @@ impl Problem {
     /// assert_eq!(Problem::new(http::StatusCode::FORBIDDEN, "auth", "x").refusal().by, "auth");
     /// ```
     pub fn refusal(&self) -> Refusal {
-        self.refusal
+        self.0.refusal
     }
 
     /// The sentence for the client: the detail, else the title.
@@ -235,7 +239,8 @@ impl Problem {
     /// assert_eq!(problem.message(), "Forbidden");
     /// ```
     pub fn message(&self) -> &str {
-        self.detail
+        self.0
+            .detail
             .as_deref()
             .unwrap_or_else(|| self.title_or_phrase())
     }
@@ -248,7 +253,7 @@ impl Problem {
     /// assert!(Problem::new(http::StatusCode::FORBIDDEN, "auth", "x").param_name().is_none());
     /// ```
     pub fn param_name(&self) -> Option<&str> {
-        self.param.as_deref()
+        self.0.param.as_deref()
     }
 
     /// The problem details object of RFC 9457, with `code`, `param` and the extension members.
@@ -261,18 +266,18 @@ impl Problem {
     /// ```
     pub fn details(&self) -> Value {
         let mut details = serde_json::Map::new();
-        for (name, value) in &self.members {
+        for (name, value) in &self.0.members {
             details.insert((*name).to_owned(), value.clone());
         }
         let mut own = |name: &str, value: Value| details.insert(name.to_owned(), value);
-        own("type", self.type_uri.as_ref().into());
+        own("type", self.0.type_uri.as_ref().into());
         own("title", self.title_or_phrase().into());
-        own("status", self.status.as_u16().into());
-        own("code", self.refusal.code.into());
-        if let Some(detail) = &self.detail {
+        own("status", self.0.status.as_u16().into());
+        own("code", self.0.refusal.code.into());
+        if let Some(detail) = &self.0.detail {
             own("detail", detail.as_ref().into());
         }
-        if let Some(param) = &self.param {
+        if let Some(param) = &self.0.param {
             own("param", param.as_ref().into());
         }
         Value::Object(details)
@@ -290,23 +295,23 @@ impl Problem {
     /// ```
     pub fn into_response<B>(self, shape: Shape) -> Response<ResponseBody<B>> {
         let (mut parts, body) = shape.write(&self).into_parts();
-        parts.headers.extend(self.headers);
+        parts.headers.extend(self.0.headers);
         parts
             .headers
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(after) = self.refusal.retry_after {
+        if let Some(after) = self.0.refusal.retry_after {
             parts
                 .headers
                 .insert(RETRY_AFTER, whole_seconds(after).into());
         }
-        parts.extensions.insert(self.refusal);
+        parts.extensions.insert(self.0.refusal);
         Response::from_parts(parts, ResponseBody::whole(body))
     }
 
     fn title_or_phrase(&self) -> &str {
-        match &self.title {
+        match &self.0.title {
             Some(title) => title,
-            None => self.status.canonical_reason().unwrap_or("Error"),
+            None => self.0.status.canonical_reason().unwrap_or("Error"),
         }
     }
 }
