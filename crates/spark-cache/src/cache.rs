@@ -1,23 +1,18 @@
 //! The cache, with no HTTP service in it.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
-use spark_core::{BoxError, Clock, Miswired};
+use spark_core::{Clock, Miswired};
 
 use crate::flight::{Bound, Flights, Joined, Ticket};
-use crate::frame_log::{End, Reader, Stage};
 use crate::passes::Passes;
 use crate::store::Store;
 use crate::{
-    Abandon, Answer, BodyError, Builder, CacheKey, ConfigError, Entry, FetchError, Freshness,
-    Scope, Tuning, metrics,
+    Abandon, Answer, Builder, CacheKey, CacheResult, ConfigError, Entry, Freshness, Scope, Stats,
+    Tuning, metrics,
 };
 
 /// A bounded store of answers in which equal questions are asked once. Cloning it shares it.
@@ -56,82 +51,6 @@ struct Inner {
     rejected: AtomicU64,
     handles: metrics::Handles,
     no_runtime: Miswired,
-}
-
-/// How a request was answered. [`CacheLayer`](crate::CacheLayer) leaves it in the extensions of the
-/// response, for whoever counts further out.
-///
-/// # Example
-/// ```
-/// use spark_cache::CacheResult;
-/// let response = http::Response::new(());
-/// let hit = response.extensions().get::<CacheResult>() == Some(&CacheResult::Hit);
-/// # assert!(!hit);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CacheResult {
-    /// From the store.
-    Hit,
-    /// From upstream.
-    Miss,
-    /// From an upstream call that another request had begun.
-    Collapsed,
-    /// From upstream, and the cache took no part in it.
-    Bypass,
-}
-
-impl CacheResult {
-    pub(crate) const ALL: [Self; 4] = [Self::Hit, Self::Miss, Self::Collapsed, Self::Bypass];
-
-    /// The label that it has in metrics.
-    ///
-    /// # Example
-    /// ```
-    /// assert_eq!(spark_cache::CacheResult::Hit.as_str(), "hit");
-    /// ```
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Collapsed => "collapsed",
-            Self::Bypass => "bypass",
-        }
-    }
-}
-
-/// What a cache holds and has done.
-///
-/// # Example
-/// ```
-/// let stats = spark_cache::Cache::builder().build()?.stats();
-/// assert_eq!((stats.entries, stats.hits, stats.flights), (0, 0, 0));
-/// # Ok::<(), spark_cache::ConfigError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Entries that are kept, expired ones that were not yet met included.
-    pub entries: u64,
-    /// Their weight.
-    pub bytes: u64,
-    /// Entries that were put out for want of room, since the start.
-    pub evictions: u64,
-    /// Requests that were answered from the store.
-    pub hits: u64,
-    /// Requests that were not.
-    pub misses: u64,
-    /// Requests that were answered by another's upstream call.
-    pub collapsed: u64,
-    /// Requests that the cache had no part in.
-    pub bypassed: u64,
-    /// Answers that were not kept.
-    pub rejected: u64,
-    /// Upstream calls under way.
-    pub flights: usize,
-    /// Callers that wait for, or read, another's call.
-    pub waiters: usize,
-    /// What is buffered of the answers under way.
-    pub inflight_bytes: u64,
 }
 
 /// What the store had.
@@ -279,119 +198,6 @@ impl Cache {
         self.0.flights.detach(|_| true);
         self.0.store.clear();
         self.settle();
-    }
-
-    /// The entry for `key`, or what `fetch` brings, which is then kept. Whoever asks for the same
-    /// key meanwhile waits for the same fetch. It runs in a task of its own: a caller that goes away
-    /// does not stop it (unless [`Abandon::Cancel`] says so and nobody else waits).
-    ///
-    /// # Errors
-    /// [`FetchError`] when the fetch fails, panics or is dropped with its runtime. Everyone who
-    /// waited is told; nothing of it is kept.
-    ///
-    /// # Example
-    /// ```
-    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    /// # runtime.block_on(async {
-    /// use spark_cache::{Answer, Cache, CacheKey, Scope};
-    /// let cache = Cache::builder().build().unwrap();
-    /// let key = CacheKey::builder(Scope::Master).field("id", b"7").build();
-    /// let entry = cache.get_or_fetch(key, || async { Ok(Answer::new("seven")) }).await.unwrap();
-    /// assert_eq!(entry.frames(), ["seven"]);
-    /// # });
-    /// ```
-    pub async fn get_or_fetch<F, Fut>(
-        &self,
-        key: CacheKey,
-        fetch: F,
-    ) -> Result<Arc<Entry>, FetchError>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<Answer, BoxError>> + Send + 'static,
-    {
-        if let Found::Fresh { entry, .. } = self.lookup(&key, &Freshness::default()) {
-            self.count(CacheResult::Hit);
-            return Ok(entry);
-        }
-        match self.join(key, true) {
-            Joined::Leader(ticket, reader) => {
-                self.count(CacheResult::Miss);
-                let runtime =
-                    tokio::runtime::Handle::try_current().map_err(|_| FetchError::Aborted)?;
-                runtime.spawn(self.clone().fetch(ticket, fetch()));
-                match outcome(reader).await {
-                    Some(outcome) => outcome,
-                    None => Err(FetchError::Aborted),
-                }
-            }
-            Joined::Follower(reader) => match outcome(reader).await {
-                Some(outcome) => {
-                    self.count(CacheResult::Collapsed);
-                    outcome
-                }
-                None => self.fetch_alone(CacheResult::Miss, fetch()).await,
-            },
-            Joined::Full(bound) => {
-                self.overflow(bound);
-                self.fetch_alone(CacheResult::Bypass, fetch()).await
-            }
-            Joined::Taken => self.fetch_alone(CacheResult::Miss, fetch()).await,
-        }
-    }
-
-    async fn fetch(self, ticket: Ticket, fetch: impl Future<Output = Result<Answer, BoxError>>) {
-        let cancel = self.cancels();
-        let mut fetch = pin!(fetch);
-        let fetched = poll_fn(|cx| {
-            if cancel && ticket.log.poll_abandoned(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            match catch_unwind(AssertUnwindSafe(|| fetch.as_mut().poll(cx))) {
-                Ok(poll) => poll.map(|fetched| Some(Ok(fetched))),
-                Err(_) => Poll::Ready(Some(Err(()))),
-            }
-        })
-        .await;
-        match fetched {
-            None => {}
-            Some(Err(())) => ticket.log.fail(FetchError::Panicked, BodyError::Panicked),
-            Some(Ok(Err(error))) => {
-                let error = Arc::from(error);
-                let failed = FetchError::Failed(Arc::clone(&error));
-                ticket.log.fail(failed, BodyError::Upstream(error));
-            }
-            Some(Ok(Ok(answer))) => self.publish(&ticket, answer),
-        }
-    }
-
-    fn publish(&self, ticket: &Ticket, answer: Answer) {
-        let entry = Arc::new(answer.keep(self.0.clock.now(), self.ttl()));
-        self.land(ticket, &entry);
-        // For those who wait for the same key behind a `CacheLayer`.
-        let captured = entry
-            .frames()
-            .iter()
-            .all(|frame| ticket.log.capture(frame, None).is_ok());
-        ticket.log.set_stage(match captured {
-            true => Stage::Shared(Arc::new(entry.head().clone())),
-            false => Stage::Alone,
-        });
-        ticket.log.finish(End::Complete {
-            trailers: None,
-            entry: Some(entry),
-        });
-    }
-
-    async fn fetch_alone(
-        &self,
-        result: CacheResult,
-        fetch: impl Future<Output = Result<Answer, BoxError>>,
-    ) -> Result<Arc<Entry>, FetchError> {
-        self.count(result);
-        let answer = fetch
-            .await
-            .map_err(|error| FetchError::Failed(Arc::from(error)))?;
-        Ok(Arc::new(answer.keep(self.0.clock.now(), self.ttl())))
     }
 
     /// Changes what may be changed while the cache is in use; all of it, or nothing.
@@ -571,21 +377,6 @@ impl fmt::Debug for Cache {
             .field("ttl", &self.ttl())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
-    }
-}
-
-/// How a flight ended; none when its answer is for somebody else.
-async fn outcome(mut reader: Reader) -> Option<Result<Arc<Entry>, FetchError>> {
-    match poll_fn(|cx| reader.poll_stage(cx)).await {
-        Stage::Alone | Stage::Waiting => return None,
-        Stage::Failed(error) => return Some(Err(error)),
-        Stage::Shared(_) => {}
-    }
-    match poll_fn(|cx| reader.poll_end(cx)).await {
-        End::Complete { entry, .. } => entry.map(Ok),
-        End::Broken(BodyError::Upstream(error)) => Some(Err(FetchError::Failed(error))),
-        End::Broken(BodyError::Panicked) => Some(Err(FetchError::Panicked)),
-        End::Broken(_) => Some(Err(FetchError::Aborted)),
     }
 }
 

@@ -1,8 +1,12 @@
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::AtomicUsize;
+use std::task::Poll;
 
 use spark_core::testing::TestClock;
 
 use super::*;
+use crate::FetchError;
 
 fn key(i: usize) -> CacheKey {
     CacheKey::builder(Scope::Master)

@@ -104,6 +104,8 @@ impl<'a> Canonical<'a> {
     /// ```
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
+        // The kinds are equally long: neither begins the other.
+        hash.update(self.kind());
         match &self.root {
             Some(root) if self.is_plain() => root.write(&mut hash),
             _ => hash.update(self.raw),
@@ -111,8 +113,8 @@ impl<'a> Canonical<'a> {
         hash.finalize().into()
     }
 
-    pub(crate) fn kind(&self) -> &'static str {
-        if self.is_plain() { "json" } else { "raw" }
+    fn kind(&self) -> &'static str {
+        if self.is_plain() { "json" } else { "byte" }
     }
 
     fn is_plain(&self) -> bool {

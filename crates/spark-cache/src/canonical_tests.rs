@@ -39,6 +39,10 @@ fn the_spelling_makes_no_difference() {
 #[test]
 fn a_different_value_differs() {
     let all = [
+        "z",
+        "f",
+        "t",
+        "jsonz",
         "null",
         "true",
         "false",
@@ -90,11 +94,7 @@ fn a_different_value_differs() {
     ];
     for (i, a) in all.iter().enumerate() {
         for (j, b) in all.iter().enumerate() {
-            assert_eq!(
-                (digest(a), kind(a)) == (digest(b), kind(b)),
-                i == j,
-                "{a} {b}"
-            );
+            assert_eq!(digest(a) == digest(b), i == j, "{a} {b}");
         }
     }
 }
@@ -118,22 +118,22 @@ fn what_is_open_to_doubt_is_taken_byte_for_byte() {
         "1 2",
         "\u{feff}{}",
     ] {
-        assert_eq!(kind(doubtful), "raw", "{doubtful}");
+        assert_eq!(kind(doubtful), "byte", "{doubtful}");
         assert_ne!(
             digest(doubtful),
             digest(&format!(" {doubtful}")),
             "{doubtful}"
         );
     }
-    assert_eq!(Canonical::of(b"\"\xff\"").kind(), "raw");
+    assert_eq!(Canonical::of(b"\"\xff\"").kind(), "byte");
 }
 
 #[test]
 fn depth_is_capped() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     assert_eq!(kind(&nested(127)), "json");
-    assert_eq!(kind(&nested(128)), "raw");
-    assert_eq!(kind(&nested(1_000_000)), "raw");
+    assert_eq!(kind(&nested(128)), "byte");
+    assert_eq!(kind(&nested(1_000_000)), "byte");
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn all_logs_share_one_bound() {
     let _reader = Reader::first(&log);
     log.capture(&frame, None).unwrap();
     assert_eq!(other.capture(&frame, None), Err(Overflow::Inflight));
-    other.slide(frame.clone());
+    other.slide(frame);
     assert_eq!(bounds.bytes(), 600, "one frame is let through uncharged");
     drop(log);
     assert_eq!(bounds.bytes(), 600, "its reader still holds it");

@@ -9,57 +9,13 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, request, response};
 use spark_core::{Context, Miswired, Principal, Refusal};
 
-use crate::entry::{is_failure, is_personal};
+use crate::entry::is_failure;
 use crate::freshness::{directives, seconds};
 use crate::policy::KEPT;
 use crate::{
-    CacheKey, Canonical, ConfigError, Freshness, Lookup, Policy, Public, Route, Scalar, Scope,
-    Verdict, completion,
+    CacheKey, Canonical, Freshness, LlmPolicyBuilder, Lookup, Policy, Public, Route, Scalar, Scope,
+    Verdict, When, completion,
 };
-
-/// Which questions are cached.
-///
-/// # Example
-/// ```
-/// use spark_cache::When;
-/// assert_eq!("always".parse(), Ok(When::Always));
-/// assert_eq!(When::default(), When::Deterministic);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum When {
-    /// Those that ask for the same answer each time: `"temperature": 0`, or a `seed`.
-    #[default]
-    Deterministic,
-    /// All of them.
-    Always,
-    /// None.
-    Never,
-}
-
-impl std::str::FromStr for When {
-    type Err = UnknownWhen;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWhen> {
-        match text {
-            "deterministic" => Ok(Self::Deterministic),
-            "always" => Ok(Self::Always),
-            "never" => Ok(Self::Never),
-            _ => Err(UnknownWhen),
-        }
-    }
-}
-
-/// Not the name of a [`When`].
-///
-/// # Example
-/// ```
-/// use spark_cache::When;
-/// let error = "sometimes".parse::<When>().unwrap_err();
-/// assert_eq!(error.to_string(), "must be `deterministic`, `always` or `never`");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be `deterministic`, `always` or `never`")]
-pub struct UnknownWhen;
 
 /// The policy for routes that ask a model: JSON by `POST`, answered by JSON or by server-sent
 /// events. Cloning it shares [`When`].
@@ -95,25 +51,10 @@ pub struct LlmPolicy(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    paths: Vec<(String, bool)>,
+    settings: LlmPolicyBuilder,
     when: AtomicU8,
-    keyed: Vec<HeaderName>,
-    kept: Vec<HeaderName>,
-    namespace: String,
-    max_request_bytes: usize,
     no_principal: Miswired,
 }
-
-/// The headers by which a provider's answer differs.
-const KEYED: [HeaderName; 2] = [header::ACCEPT, header::ACCEPT_LANGUAGE];
-const KEYED_TEXT: [&str; 6] = [
-    "anthropic-beta",
-    "anthropic-version",
-    "api-version",
-    "openai-beta",
-    "openai-organization",
-    "openai-project",
-];
 
 impl LlmPolicy {
     /// Starts a policy.
@@ -126,6 +67,14 @@ impl LlmPolicy {
     /// ```
     pub fn builder() -> LlmPolicyBuilder {
         LlmPolicyBuilder::default()
+    }
+
+    pub(crate) fn new(settings: LlmPolicyBuilder) -> Self {
+        Self(Arc::new(Inner {
+            when: AtomicU8::new(settings.when as u8),
+            settings,
+            no_principal: Miswired::new("cache"),
+        }))
     }
 
     /// Changes which questions are cached, from the next request on, for all clones. What is kept
@@ -162,7 +111,12 @@ impl LlmPolicy {
 
     /// Whether the path is opted in, and whether it is public.
     fn path(&self, path: &str) -> Option<bool> {
-        let found = self.0.paths.iter().find(|(opted, _)| opted == path)?;
+        let found = self
+            .0
+            .settings
+            .paths
+            .iter()
+            .find(|(opted, _)| opted == path)?;
         Some(found.1)
     }
 
@@ -187,6 +141,7 @@ impl LlmPolicy {
 
     fn is_keyed(&self, name: &str) -> bool {
         self.0
+            .settings
             .keyed
             .iter()
             .any(|keyed| keyed.as_str().eq_ignore_ascii_case(name))
@@ -234,11 +189,11 @@ impl Policy for LlmPolicy {
             When::Never => return Lookup::Bypass("never"),
         }
         let mut key = CacheKey::builder(scope)
-            .field("namespace", self.0.namespace.as_bytes())
+            .field("namespace", self.0.settings.namespace.as_bytes())
             .field("method", parts.method.as_str().as_bytes())
             .field("path", path.as_bytes())
             .field("query", parts.uri.query().unwrap_or_default().as_bytes());
-        for name in &self.0.keyed {
+        for name in &self.0.settings.keyed {
             for value in parts.headers.get_all(name) {
                 key = key.field(name.as_str(), value.as_bytes());
             }
@@ -288,11 +243,11 @@ impl Policy for LlmPolicy {
     }
 
     fn keeps(&self, name: &HeaderName) -> bool {
-        KEPT.contains(name) || self.0.kept.contains(name)
+        KEPT.contains(name) || self.0.settings.kept.contains(name)
     }
 
     fn max_request_bytes(&self) -> usize {
-        self.0.max_request_bytes
+        self.0.settings.max_request_bytes
     }
 }
 
@@ -352,178 +307,6 @@ fn is_json(kind: &str) -> bool {
 
 fn is_events(kind: &str) -> bool {
     kind == "text/event-stream"
-}
-
-/// An [`LlmPolicy`] in the making.
-///
-/// # Example
-/// ```
-/// use spark_cache::LlmPolicy;
-/// let policy = LlmPolicy::builder().path("/v1/chat/completions").max_request_bytes(1 << 18).build()?;
-/// # let _ = policy;
-/// # Ok::<(), spark_cache::ConfigError>(())
-/// ```
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct LlmPolicyBuilder {
-    paths: Vec<(String, bool)>,
-    when: When,
-    keyed: Vec<HeaderName>,
-    kept: Vec<HeaderName>,
-    namespace: String,
-    max_request_bytes: usize,
-}
-
-impl Default for LlmPolicyBuilder {
-    fn default() -> Self {
-        let texts = KEYED_TEXT.map(HeaderName::from_static);
-        Self {
-            paths: Vec::new(),
-            when: When::default(),
-            keyed: KEYED.into_iter().chain(texts).collect(),
-            kept: Vec::new(),
-            namespace: String::new(),
-            max_request_bytes: 1 << 20,
-        }
-    }
-}
-
-impl LlmPolicyBuilder {
-    /// Opts a path in, exactly as it is written in the request.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_cache::LlmPolicy;
-    /// let builder = LlmPolicy::builder().path("/v1/chat/completions");
-    /// # let _ = builder;
-    /// ```
-    pub fn path(mut self, path: impl Into<String>) -> Self {
-        self.paths.push((path.into(), false));
-        self
-    }
-
-    /// Opts a path in, and declares that its answers to the anonymous may be read by anyone. They
-    /// can then tell from the time an answer takes what others have asked.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_cache::LlmPolicy;
-    /// let builder = LlmPolicy::builder().public_path("/demo");
-    /// # let _ = builder;
-    /// ```
-    pub fn public_path(mut self, path: impl Into<String>) -> Self {
-        self.paths.push((path.into(), true));
-        self
-    }
-
-    /// Which questions are cached: the deterministic ones, unless said.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_cache::{LlmPolicy, When};
-    /// let builder = LlmPolicy::builder().when(When::Always);
-    /// # let _ = builder;
-    /// ```
-    pub fn when(mut self, when: When) -> Self {
-        self.when = when;
-        self
-    }
-
-    /// Adds a header by which answers differ.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_cache::LlmPolicy;
-    /// let region = http::HeaderName::from_static("x-region");
-    /// let builder = LlmPolicy::builder().keyed_header(region);
-    /// # let _ = builder;
-    /// ```
-    pub fn keyed_header(mut self, name: HeaderName) -> Self {
-        if !self.keyed.contains(&name) {
-            self.keyed.push(name);
-        }
-        self
-    }
-
-    /// Adds a response header that is kept, beside the content's type, language and disposition,
-    /// `ETag` and `Last-Modified`.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_cache::LlmPolicy;
-    /// let model = http::HeaderName::from_static("openai-model");
-    /// let builder = LlmPolicy::builder().keep_header(model);
-    /// # let _ = builder;
-    /// ```
-    pub fn keep_header(mut self, name: HeaderName) -> Self {
-        self.kept.push(name);
-        self
-    }
-
-    /// A text that is in every key: what decides an answer and is in no request, such as the version
-    /// of the configuration that names the default provider.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_cache::LlmPolicy;
-    /// let builder = LlmPolicy::builder().namespace("2026-11");
-    /// # let _ = builder;
-    /// ```
-    pub fn namespace(mut self, text: impl Into<String>) -> Self {
-        self.namespace = text.into();
-        self
-    }
-
-    /// The longest request body that is read; a longer one is answered with 413. 1 MiB unless said.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_cache::LlmPolicy;
-    /// let builder = LlmPolicy::builder().max_request_bytes(256 << 10);
-    /// # let _ = builder;
-    /// ```
-    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
-        self.max_request_bytes = bytes;
-        self
-    }
-
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the setting and the mend.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_cache::LlmPolicy;
-    /// let error = LlmPolicy::builder().path("v1").build().unwrap_err();
-    /// assert!(error.to_string().contains("must begin with `/`"));
-    /// ```
-    pub fn build(self) -> Result<LlmPolicy, ConfigError> {
-        if self.paths.is_empty() {
-            return Err(ConfigError::NoPath);
-        }
-        if self.max_request_bytes == 0 {
-            return Err(ConfigError::Zero {
-                field: "max_request_bytes",
-            });
-        }
-        let bad = |path: &str| !path.starts_with('/') || path.contains(['?', '#']);
-        if let Some((path, _)) = self.paths.iter().find(|(path, _)| bad(path)) {
-            return Err(ConfigError::Path { path: path.clone() });
-        }
-        if let Some(name) = self.kept.iter().find(|name| is_personal(name)) {
-            return Err(ConfigError::Header { name: name.clone() });
-        }
-        Ok(LlmPolicy(Arc::new(Inner {
-            paths: self.paths,
-            when: AtomicU8::new(self.when as u8),
-            keyed: self.keyed,
-            kept: self.kept,
-            namespace: self.namespace,
-            max_request_bytes: self.max_request_bytes,
-            no_principal: Miswired::new("cache"),
-        })))
-    }
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ fn what_could_have_been_cached_says_why_not() {
             Route::Bypass(reason)
         );
     }
-    policy.clone().set_when(When::Never);
+    policy.set_when(When::Never);
     assert_eq!(
         policy.route(&parts(post("/v1")), Some(&user)),
         Route::Bypass("never")

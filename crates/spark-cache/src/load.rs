@@ -31,6 +31,9 @@ pub(crate) enum Landing<B, E> {
     Panicked(Box<dyn Any + Send>),
 }
 
+/// What came of it: nothing, where everyone left; or an output; or a panic.
+type Survived<T> = Option<Result<T, Box<dyn Any + Send>>>;
+
 pub(crate) struct Load<P> {
     pub(crate) cache: Cache,
     pub(crate) policy: Arc<P>,
@@ -89,7 +92,9 @@ impl<P: Policy> Load<P> {
                 return;
             }
             Verdict::Share(reason) => {
+                // Those who waited are told of the failure; those who come from now on ask anew.
                 self.cache.reject(reason);
+                self.ticket.retire();
                 None
             }
             Verdict::Store { ttl } => {
@@ -130,7 +135,7 @@ impl<P: Policy> Load<P> {
         leave: bool,
         future: Pin<&mut F>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<F::Output, Box<dyn Any + Send>>>> {
+    ) -> Poll<Survived<F::Output>> {
         if leave && self.ticket.log.poll_abandoned(cx).is_ready() {
             return Poll::Ready(None);
         }

@@ -54,7 +54,7 @@ mod on {
 
     use ::metrics::{Counter, counter, gauge};
 
-    use crate::cache::CacheResult;
+    use crate::CacheResult;
     use crate::store::StoreUsage;
 
     /// Handles of the counters on the hot path, found at the first request.
@@ -95,7 +95,7 @@ mod on {
 
 #[cfg(not(feature = "metrics"))]
 mod on {
-    use crate::cache::CacheResult;
+    use crate::CacheResult;
     use crate::store::StoreUsage;
 
     #[derive(Default)]

@@ -1,4 +1,5 @@
 //! The contract that every layer keeps.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! One upstream call for many callers, whoever comes and goes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and tokio's paused clock is a test's own"
+)]
 
 mod common;
 
@@ -390,6 +395,63 @@ async fn flights_and_waiters_are_bounded_and_the_rest_passes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_is_bounded_in_all() {
+    const BOUND: u64 = 1_000;
+    let setup = setup_with(
+        |builder| builder.max_inflight_bytes(BOUND),
+        |_| async { Ok(events(stream(), BEAT, Ending::Clean)) },
+    );
+    let tasks: Vec<_> = (0..20)
+        .map(|i: u32| {
+            let asked = setup.ask(question("acme", &i.to_string()));
+            tokio::spawn(async move {
+                tokio::time::sleep(i * BEAT / 2).await;
+                let body = asked.await.unwrap().into_body();
+                body.collect().await.unwrap().to_bytes()
+            })
+        })
+        .collect();
+    for _ in 0..200 {
+        tokio::time::sleep(BEAT / 10).await;
+        assert!(setup.cache.stats().inflight_bytes <= BOUND);
+    }
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), STREAM.concat());
+    }
+    let stats = setup.cache.stats();
+    assert!((1..20).contains(&stats.entries), "{stats:?}");
+    assert_eq!(stats.entries + stats.rejected, 20, "{stats:?}");
+    settled(&setup);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_reserves_nothing() {
+    let setup = setup(|_| async { Ok(json(CHAT)) });
+    let handler = tower::service_fn(|_| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok::<_, spark_core::BoxError>(json(CHAT))
+    });
+    let layer = spark_cache::CacheLayer::new(setup.cache.clone(), setup.policy.clone());
+    let service = layer.layer(tower::limit::ConcurrencyLimit::new(handler, 2));
+    let ask = |text: &str| service.clone().oneshot(question("acme", text));
+    let start = tokio::time::Instant::now();
+    let first = ask("a");
+    let second = ask("a");
+    let other = async {
+        tokio::time::sleep(BEAT).await;
+        ask("b").await
+    };
+    let (first, second, other) = tokio::join!(first, second, other);
+    assert!(first.is_ok() && second.is_ok() && other.is_ok());
+    assert!(
+        start.elapsed() < Duration::from_millis(1_100),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(setup.cache.stats().collapsed, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_purge_on_the_way_keeps_nothing_and_disturbs_nobody() {
     let setup = setup(|_| async { Ok(events(stream(), BEAT, Ending::Clean)) });
     let response = setup.ask(question("acme", "hi")).await.unwrap();
@@ -453,6 +515,50 @@ async fn callers_that_come_and_go_at_random_leave_nothing_behind() {
         assert_eq!(kept, u64::from(ending == Ending::Clean));
         if ending == Ending::Clean {
             assert_eq!(setup.calls(), 1);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nor_do_they_on_many_threads() {
+    for round in 0..40u64 {
+        let ending = [Ending::Clean, Ending::Error, Ending::Panic][(round % 3) as usize];
+        let setup = setup(move |_| async move {
+            Ok(events(stream(), Duration::from_micros(round * 20), ending))
+        });
+        let tasks: Vec<_> = (0..16u64)
+            .map(|i| {
+                let asked = setup.ask(question("acme", "hi"));
+                tokio::spawn(async move {
+                    let read = async {
+                        let response = asked.await.unwrap();
+                        response
+                            .into_body()
+                            .collect()
+                            .await
+                            .map(|body| body.to_bytes())
+                    };
+                    tokio::time::timeout(Duration::from_micros((i * 997) % 7_000), read).await
+                })
+            })
+            .collect();
+        for task in tasks {
+            if let Ok(Ok(body)) = task.await.unwrap() {
+                assert_eq!(body, STREAM.concat());
+            }
+        }
+        let waited = async {
+            while setup.cache.stats().flights > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waited)
+            .await
+            .unwrap();
+        if ending == Ending::Clean {
+            assert_eq!((setup.calls(), setup.cache.stats().entries), (1, 1));
+        } else {
+            assert_eq!(setup.cache.stats().entries, 0);
         }
     }
 }

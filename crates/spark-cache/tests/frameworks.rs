@@ -1,4 +1,5 @@
 //! The layer under axum, and under bare hyper over a real socket.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -49,13 +50,13 @@ async fn under_axum() {
         .route("/livez", routing::get(|| async { "ok" }))
         .layer(layer())
         .layer(Extension(acme()));
-    for how in ["spark; fwd=miss", "spark; hit; ttl=599"] {
+    for how in ["spark; fwd=miss", "spark; hit; ttl="] {
         let request = Request::post("/v1/chat/completions")
             .header("content-type", "application/json")
             .body(Body::from(r#"{"temperature":0}"#))
             .unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
-        assert_eq!(response.headers()["cache-status"], how);
+        assert!(common::cache_status(response.headers()).starts_with(how));
         let body = axum::body::to_bytes(response.into_body(), 1 << 20)
             .await
             .unwrap();

@@ -1,4 +1,5 @@
 //! What is counted.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "metrics")]
 
 mod common;

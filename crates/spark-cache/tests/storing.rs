@@ -1,4 +1,5 @@
 //! What is kept, for whom, and how it is given again.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

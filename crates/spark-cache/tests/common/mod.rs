@@ -1,5 +1,10 @@
 //! A provider to order, and a client for it.
-#![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "no test uses all of it, and a test fails by panicking"
+)]
 
 use std::future::Future;
 use std::pin::Pin;
