@@ -16,7 +16,7 @@ use crate::{Answer, BodyError, Cache, CacheKey, CacheResult, Entry, FetchError, 
 impl Cache {
     /// The entry for `key`, or what `fetch` brings, which is then kept. Whoever asks for the same
     /// key meanwhile waits for the same fetch. It runs in a task of its own: a caller that goes away
-    /// does not stop it (unless [`Abandon::Cancel`] says so and nobody else waits).
+    /// does not stop it (unless [`Abandon::Cancel`](crate::Abandon::Cancel) says so and nobody else waits).
     ///
     /// # Errors
     /// [`FetchError`] when the fetch fails, panics or is dropped with its runtime. Everyone who

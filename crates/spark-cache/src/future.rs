@@ -8,21 +8,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header, request};
+use http::{Request, Response, StatusCode, request};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use spark_core::{BoxError, Collect, CollectError, Problem, RequestBody, ResponseBody, Shape};
+use spark_core::{BoxError, Collect, CollectError, Problem, RequestBody, Shape};
 use tokio::sync::oneshot;
 use tower_service::Service;
 use tracing::Instrument;
 
 use crate::cache::Found;
-use crate::entry::Head;
 use crate::flight::Joined;
 use crate::frame_log::{Reader, Stage};
 use crate::load::{Landing, Load};
+use crate::respond::{hit, passed, refused, shared};
 use crate::status::{Forward, Status};
-use crate::{CacheBody, CacheLayer, Entry, FetchError, Lookup, Policy};
+use crate::{CacheBody, CacheLayer, FetchError, Lookup, Policy};
 
 pin_project! {
     /// The answer of a [`CacheService`](crate::CacheService), on its way.
@@ -390,58 +390,6 @@ fn lead<P, B, E>(
             Ok(refused(&problem, shape, Some(status)))
         }
     }
-}
-
-fn passed<B>(response: Response<B>, status: Option<Status>) -> Response<CacheBody<B>> {
-    let mut response = response.map(|body| CacheBody::passed(ResponseBody::inner(body)));
-    if let Some(status) = status {
-        write(status, &mut response);
-    }
-    response
-}
-
-fn hit<B>(
-    entry: Arc<Entry>,
-    age: std::time::Duration,
-    left: std::time::Duration,
-) -> Response<CacheBody<B>> {
-    let (status, headers) = (entry.status(), entry.headers().clone());
-    let mut response = Response::new(CacheBody::kept(entry));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-        .headers_mut()
-        .insert(header::AGE, HeaderValue::from(age.as_secs()));
-    write(Status::Hit { left }, &mut response);
-    response
-}
-
-fn shared<B>(head: &Head, reader: Reader) -> Response<CacheBody<B>> {
-    let mut response = Response::new(CacheBody::live(reader, head.declared));
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers.clone();
-    if let Some(refusal) = head.refusal {
-        response.extensions_mut().insert(refusal);
-    }
-    write(Status::Collapsed, &mut response);
-    response
-}
-
-fn refused<B>(problem: &Problem, shape: Shape, status: Option<Status>) -> Response<CacheBody<B>> {
-    let mut response = problem.clone().into_response(shape).map(CacheBody::passed);
-    if let Some(status) = status {
-        write(status, &mut response);
-    }
-    response
-}
-
-fn write<B>(status: Status, response: &mut Response<B>) {
-    let (mut parts, extensions) = (
-        std::mem::take(response.headers_mut()),
-        response.extensions_mut(),
-    );
-    status.write(&mut parts, extensions);
-    *response.headers_mut() = parts;
 }
 
 #[expect(

@@ -21,6 +21,7 @@ mod load;
 pub mod metrics;
 mod passes;
 mod policy;
+mod respond;
 mod service;
 mod stats;
 mod status;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::ConfigError;
 use crate::config::{check_entry, check_ttl};
 
-/// What may be changed while the cache is in use, by [`Cache::reconfigure`]. What is not set stays
+/// What may be changed while the cache is in use, by [`Cache::reconfigure`](crate::Cache::reconfigure). What is not set stays
 /// as it is.
 ///
 /// # Example
