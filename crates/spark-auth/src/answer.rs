@@ -41,25 +41,25 @@ impl Challenges {
 
     /// No credential was sent. RFC 6750, 3.1: no error code then.
     #[cold]
-    pub(crate) fn missing(&self) -> Box<Problem> {
+    pub(crate) fn missing(&self) -> Problem {
         let problem = Problem::new(StatusCode::UNAUTHORIZED, BY, "missing_credential").detail(
             "This route needs a key: send `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
         );
-        Box::new(problem.header(WWW_AUTHENTICATE, self.plain.clone()))
+        problem.header(WWW_AUTHENTICATE, self.plain.clone())
     }
 
     /// One answer for unknown, wrong, revoked and expired: telling them apart helps only those who
     /// guess.
     #[cold]
-    pub(crate) fn invalid(&self) -> Box<Problem> {
+    pub(crate) fn invalid(&self) -> Problem {
         let problem = Problem::new(StatusCode::UNAUTHORIZED, BY, "invalid_credential")
             .detail("The credential is not valid.");
-        Box::new(problem.header(WWW_AUTHENTICATE, self.invalid_token.clone()))
+        problem.header(WWW_AUTHENTICATE, self.invalid_token.clone())
     }
 
     /// The credential headers cannot be used.
     #[cold]
-    pub(crate) fn unusable(&self, error: CredentialError) -> Box<Problem> {
+    pub(crate) fn unusable(&self, error: CredentialError) -> Problem {
         let (status, code, challenge) = match error {
             CredentialError::Scheme => {
                 (StatusCode::UNAUTHORIZED, "unsupported_scheme", &self.plain)
@@ -71,21 +71,21 @@ impl Challenges {
             ),
         };
         let problem = Problem::new(status, BY, code).detail(error.to_string());
-        Box::new(problem.header(WWW_AUTHENTICATE, challenge.clone()))
+        problem.header(WWW_AUTHENTICATE, challenge.clone())
     }
 
     /// The caller is known, and may not do this.
     #[cold]
-    pub(crate) fn forbidden(&self, detail: &'static str) -> Box<Problem> {
+    pub(crate) fn forbidden(&self, detail: &'static str) -> Problem {
         let problem = Problem::new(StatusCode::FORBIDDEN, BY, "insufficient_scope").detail(detail);
-        Box::new(problem.header(WWW_AUTHENTICATE, self.insufficient_scope.clone()))
+        problem.header(WWW_AUTHENTICATE, self.insufficient_scope.clone())
     }
 }
 
 /// The address has failed too often.
 #[cold]
-pub(crate) fn throttled(after: Duration) -> Box<Problem> {
+pub(crate) fn throttled(after: Duration) -> Problem {
     let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, BY, "too_many_failures")
         .detail("Too many credentials from this address were refused: wait before the next one.");
-    Box::new(problem.retry_after(after))
+    problem.retry_after(after)
 }

@@ -96,7 +96,7 @@ fn challenges() -> Challenges {
     Challenges::new(DEFAULT_REALM, None)
 }
 
-fn answer(parts: &Parts, problem: Box<Problem>) -> Response {
+fn answer(parts: &Parts, problem: Problem) -> Response {
     let shape = Shape::of(&parts.extensions, &parts.headers);
     problem.into_response::<Body>(shape).map(Body::new)
 }

@@ -26,7 +26,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F> {
         Pass { #[pin] inner: F },
-        Refuse { problem: Option<Box<Problem>>, shape: Shape },
+        Refuse { problem: Option<Problem>, shape: Shape },
     }
 }
 
@@ -37,7 +37,7 @@ impl<F> AuthFuture<F> {
         }
     }
 
-    pub(crate) fn refuse(problem: Box<Problem>, shape: Shape) -> Self {
+    pub(crate) fn refuse(problem: Problem, shape: Shape) -> Self {
         let problem = Some(problem);
         Self {
             state: State::Refuse { problem, shape },

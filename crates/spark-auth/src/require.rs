@@ -163,7 +163,7 @@ impl Users {
 }
 
 impl Rule {
-    fn judge(&self, principal: Option<&Principal>) -> Result<(), Box<Problem>> {
+    fn judge(&self, principal: Option<&Principal>) -> Result<(), Problem> {
         match principal {
             Some(Principal::Anonymous) if self.anonymous => Ok(()),
             Some(Principal::Anonymous) => self.refuse("anonymous", self.challenges.missing()),
@@ -196,7 +196,7 @@ impl Rule {
         }
     }
 
-    fn refuse(&self, caller: &'static str, problem: Box<Problem>) -> Result<(), Box<Problem>> {
+    fn refuse(&self, caller: &'static str, problem: Problem) -> Result<(), Problem> {
         metrics::forbidden(self.users.as_str(), caller);
         Err(problem)
     }

@@ -59,7 +59,7 @@ where
 }
 
 impl Shared {
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Box<Problem>> {
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
         if Context::of(request.extensions()).is_none() {
             self.no_context
                 .report("no context: put spark_core's ContextLayer outside of the auth layer");
@@ -71,7 +71,7 @@ impl Shared {
         Ok(())
     }
 
-    fn identify<B>(&self, request: &Request<B>) -> Result<Principal, Box<Problem>> {
+    fn identify<B>(&self, request: &Request<B>) -> Result<Principal, Problem> {
         let context = Context::of(request.extensions());
         let client_ip = context.and_then(Context::client_ip);
         let token = match credential::credential(request.headers()) {
@@ -118,7 +118,7 @@ impl Shared {
         &self,
         request: &Request<B>,
         context: Option<&Context>,
-    ) -> Result<Principal, Box<Problem>> {
+    ) -> Result<Principal, Problem> {
         match context.and_then(Context::principal) {
             None | Some(Principal::Anonymous) => {}
             Some(known) => {

@@ -105,19 +105,14 @@ impl Outcome {
         )
     }
 
-    /// What a stream is whose body ended properly.
+    /// What a stream is whose body ended properly: only `data: [DONE]` says that all was said.
     pub(crate) fn of_stream(body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(body);
-        let failed = |line: &str| {
-            let data = line.strip_prefix("data:").map(str::trim_start);
-            line.strip_prefix("event:")
-                .is_some_and(|event| event.trim() == "error")
-                || data.is_some_and(|data| data.starts_with("{\"error\""))
-        };
-        if text.lines().any(failed) || !text.lines().any(|line| line.starts_with("data:")) {
-            return Self::Broken;
+        let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+        match data.last().map(str::trim) {
+            Some("[DONE]") => Self::Streamed,
+            _ => Self::Broken,
         }
-        Self::Streamed
     }
 }
 
@@ -197,13 +192,14 @@ mod tests {
 
     #[test]
     fn streams() {
-        let well = b"data: {\"delta\":\"a\"}\n\nevent: done\ndata: {}\n\n";
+        let well = b"data: {\"delta\":\"a\"}\n\ndata: [DONE]\n\n";
         assert_eq!(Outcome::of_stream(well), Outcome::Streamed);
         for broken in [
             &b""[..],
-            b": only a comment\n\n",
-            b"data: {}\n\nevent: error\ndata: {}\n\n",
+            b": [DONE]\n\n",
+            b"data: {\"delta\":\"a\"}\n\n",
             b"data: {}\n\ndata: {\"error\":{\"message\":\"x\"}}\n\n",
+            b"data: [DONE]\n\ndata: {}\n\n",
         ] {
             assert_eq!(Outcome::of_stream(broken), Outcome::Broken);
         }

@@ -1,0 +1,368 @@
+//! What the routes share, built once from the configuration.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use spark_auth::{Authenticator, FailureThrottle, FileStore};
+use spark_breaker::Registry;
+use spark_cache::{Cache, LlmPolicy, Tuning, When};
+use spark_core::{ClientIp, Clock};
+use spark_errors::ErrorTracker;
+use spark_health::Health;
+use spark_metrics::Metrics;
+use spark_ratelimit::{Key, Limiter, Policy, Quota};
+use spark_sanitize::{Limits, Preset, Sanitizer};
+
+use crate::ask::chain;
+use crate::config::{CacheWhen, Config, IpPolicy, SanitizeAction, SanitizePreset};
+use crate::ledger::Ledger;
+use crate::provider::{self, Outbound, breaker_config};
+use crate::secrets::Secrets;
+use crate::{hooks, watch};
+
+/// The routes whose answers come from a model.
+pub(crate) const GENERATE: &str = "/api/spark/generate";
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+
+/// What the routes share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub config: Config,
+    pub clock: Clock,
+    pub auth: Authenticator,
+    pub failures: Arc<Failures>,
+    pub limits: Limiters,
+    pub sanitizer: Sanitizer,
+    pub cache: Cache,
+    pub cache_policy: LlmPolicy,
+    pub breakers: Registry,
+    pub outbound: Out,
+    pub errors: ErrorTracker,
+    pub metrics: Metrics,
+    pub health: Health,
+    pub ledger: Ledger,
+    /// The layers in their order, as the stack was assembled.
+    pub stack: OnceLock<serde_json::Value>,
+    /// Where the public listener listens, once it does.
+    pub listening: OnceLock<SocketAddr>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+}
+
+/// The way out, without a `Debug` of its own.
+#[derive(Clone)]
+pub(crate) struct Out(pub Outbound);
+
+impl std::fmt::Debug for Out {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outbound")
+    }
+}
+
+/// The three limiters.
+#[derive(Clone, Debug)]
+pub(crate) struct Limiters {
+    pub ip: Limiter,
+    pub tenant: Limiter,
+    pub export: Limiter,
+}
+
+impl App {
+    /// Builds everything; nothing listens yet.
+    ///
+    /// # Errors
+    /// A sentence that names the field and the mend.
+    pub(crate) fn build(
+        config: Config,
+        secrets: Secrets,
+        metrics: Metrics,
+        variables: impl Fn(&str) -> Option<String>,
+    ) -> Result<Arc<Self>, String> {
+        let clock = Clock::system();
+        let store = FileStore::open(&config.server.data_dir).map_err(|e| chain(&e))?;
+        let auth = Authenticator::builder()
+            .clock(clock.clone())
+            .pepper(secrets.pepper)
+            .store(store)
+            .master(secrets.master)
+            .previous_master(secrets.previous_master)
+            .max_keys(config.auth.max_keys)
+            .build()
+            .map_err(|e| chain(&e))?;
+        let limits = Limiters {
+            ip: limiter(
+                &config,
+                &clock,
+                vec![ip_policy("ip", &config.ratelimit.ip)?],
+            )?,
+            tenant: limiter(&config, &clock, tenant_policies(&config)?)?,
+            export: limiter(
+                &config,
+                &clock,
+                vec![ip_policy("export", &config.ratelimit.export)?],
+            )?,
+        };
+        let failures = Arc::new(Failures(limiter(
+            &config,
+            &clock,
+            vec![failure_policy(&config)?],
+        )?));
+        let cache = Cache::builder()
+            .clock(clock.clone())
+            .max_bytes(config.cache.max_bytes.bytes())
+            .max_entry_bytes(config.cache.max_entry_bytes.bytes())
+            .ttl(config.cache.ttl.duration())
+            .build()
+            .map_err(|e| format!("cache: {}", chain(&e)))?;
+        let cache_policy = LlmPolicy::builder()
+            .path(GENERATE)
+            .path(CHAT)
+            .when(when(config.cache.when))
+            .max_request_bytes(config.server.max_body.as_usize())
+            .build()
+            .map_err(|e| format!("cache: {}", chain(&e)))?;
+        let (outbound, breakers) = provider::build(&config, &clock, &variables)?;
+        let errors = hooks::tracker(&config, &clock, &variables)?;
+        let health = watch::health(watch::Watched {
+            clock: clock.clone(),
+            breakers: breakers.clone(),
+            metrics: metrics.clone(),
+            errors: errors.clone(),
+            cache: cache.clone(),
+            auth: auth.clone(),
+            limits: limits.clone(),
+        })?;
+        Ok(Arc::new(Self {
+            sanitizer: sanitizer(&config)?,
+            reloading: Mutex::new(()),
+            config,
+            clock,
+            auth,
+            failures,
+            limits,
+            cache,
+            cache_policy,
+            breakers,
+            outbound: Out(outbound),
+            errors,
+            metrics,
+            health,
+            ledger: Ledger::default(),
+            stack: OnceLock::new(),
+            listening: OnceLock::new(),
+        }))
+    }
+
+    /// Where clients find the server.
+    pub(crate) fn address(&self) -> String {
+        self.listening
+            .get()
+            .unwrap_or(&self.config.server.listen)
+            .to_string()
+    }
+
+    /// Puts a new configuration in force, as far as that goes without a restart. All of it is
+    /// checked before any of it is changed.
+    ///
+    /// # Errors
+    /// A sentence that names the field and the mend; then nothing was changed.
+    pub(crate) fn reload(&self, new: &Config) -> Result<Reloaded, String> {
+        let tenant = tenant_policies(new)?;
+        let ip = ip_policy("ip", &new.ratelimit.ip)?;
+        let export = ip_policy("export", &new.ratelimit.export)?;
+        let failures = failure_policy(new)?;
+        let tuning = Tuning::new()
+            .ttl(new.cache.ttl.duration())
+            .max_entry_bytes(new.cache.max_entry_bytes.bytes());
+
+        let _one_at_a_time = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut reloaded = Reloaded::default();
+        let limit = |limiter: &Limiter, policies| {
+            limiter
+                .reconfigure(policies)
+                .map_err(|e| format!("ratelimit: {e}"))
+        };
+        self.cache
+            .reconfigure(&tuning)
+            .map_err(|e| format!("cache: {}", chain(&e)))?;
+        self.cache_policy.set_when(when(new.cache.when));
+        limit(&self.limits.tenant, tenant)?;
+        limit(&self.limits.ip, vec![ip])?;
+        limit(&self.limits.export, vec![export])?;
+        limit(&self.failures.0, vec![failures])?;
+        for provider in &new.providers {
+            let known = self
+                .breakers
+                .reconfigure(&provider.name, breaker_config(provider))
+                .map_err(|e| format!("providers.{}.breaker: {e}", provider.name))?;
+            if !known {
+                reloaded
+                    .needs_restart
+                    .push(format!("providers.{}", provider.name));
+            }
+        }
+        reloaded.applied = [
+            "ratelimit",
+            "auth.max_failures",
+            "cache.ttl",
+            "cache.max_entry_bytes",
+            "cache.when",
+            "providers.*.breaker",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        reloaded
+            .needs_restart
+            .extend(needs_restart(&self.config, new));
+        reloaded.needs_restart.sort();
+        reloaded.needs_restart.dedup();
+        Ok(reloaded)
+    }
+}
+
+/// What a reload did.
+#[derive(Debug, Default, serde::Serialize)]
+pub(crate) struct Reloaded {
+    pub applied: Vec<String>,
+    /// What differs from what the server was started with, and stays as it was.
+    pub needs_restart: Vec<String>,
+}
+
+/// The sections that differ apart from what a reload can change.
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let still = |config: &Config| {
+        let mut config = config.clone();
+        config.ratelimit = crate::config::RateLimit {
+            capacity: config.ratelimit.capacity,
+            ..Default::default()
+        };
+        let default = crate::config::Auth::default();
+        config.auth.max_failures = default.max_failures;
+        config.auth.failure_window = default.failure_window;
+        let default = crate::config::Cache::default();
+        config.cache.ttl = default.ttl;
+        config.cache.when = default.when;
+        config.cache.max_entry_bytes = default.max_entry_bytes;
+        for provider in &mut config.providers {
+            provider.breaker = crate::config::Breaker::default();
+        }
+        toml::Table::try_from(config).unwrap_or_default()
+    };
+    let (old, new) = (still(old), still(new));
+    let differs = |key: &&String| old.get(*key) != new.get(*key);
+    new.keys().filter(differs).cloned().collect()
+}
+
+/// How often an address may show a bad credential.
+#[derive(Debug)]
+pub(crate) struct Failures(Limiter);
+
+impl Failures {
+    fn key(ip: Option<ClientIp>) -> Key {
+        ip.map_or_else(Key::shared, |ip| Key::network(ip, 64))
+    }
+}
+
+impl FailureThrottle for Failures {
+    fn permit(&self, ip: Option<ClientIp>) -> Result<(), Duration> {
+        let decision = self.0.peek(&Self::key(ip), None, 1);
+        if decision.allowed() {
+            return Ok(());
+        }
+        Err(decision.retry_after().unwrap_or(Duration::from_secs(1)))
+    }
+
+    fn record(&self, ip: Option<ClientIp>) {
+        self.0.penalize(&Self::key(ip), None, 1);
+    }
+}
+
+fn limiter(config: &Config, clock: &Clock, policies: Vec<Policy>) -> Result<Limiter, String> {
+    let builder = Limiter::builder()
+        .clock(clock.clone())
+        .capacity(config.ratelimit.capacity);
+    let builder = policies
+        .into_iter()
+        .fold(builder, |builder, policy| builder.policy(policy));
+    builder.build().map_err(|e| format!("ratelimit: {e}"))
+}
+
+fn quota(
+    quota: u64,
+    per: Duration,
+    burst: Option<u64>,
+) -> Result<Quota, spark_ratelimit::ConfigError> {
+    let quota = Quota::new(quota, per)?;
+    burst.map_or(Ok(quota), |burst| quota.burst(burst))
+}
+
+fn tenant_policies(config: &Config) -> Result<Vec<Policy>, String> {
+    let policies = config.ratelimit.policies.iter().map(|policy| {
+        let field = |e| format!("ratelimit.policies.{}: {e}", policy.name);
+        let per = policy.per.duration();
+        let mut made = quota(policy.quota, per, policy.burst)
+            .and_then(|quota| Policy::new(&policy.name, quota))
+            .map_err(field)?;
+        for (name, tier) in &policy.tiers {
+            made = made.tier(name, quota(tier.quota, per, tier.burst).map_err(field)?);
+        }
+        Ok(made)
+    });
+    policies.collect()
+}
+
+fn ip_policy(name: &str, policy: &IpPolicy) -> Result<Policy, String> {
+    quota(policy.quota, policy.per.duration(), policy.burst)
+        .and_then(|quota| Policy::new(name, quota))
+        .map_err(|e| format!("ratelimit.{name}: {e}"))
+}
+
+fn failure_policy(config: &Config) -> Result<Policy, String> {
+    Quota::new(
+        config.auth.max_failures,
+        config.auth.failure_window.duration(),
+    )
+    .and_then(|quota| Policy::new("failures", quota))
+    .map_err(|e| format!("auth.max_failures: {e}"))
+}
+
+fn when(when: CacheWhen) -> When {
+    match when {
+        CacheWhen::Deterministic => When::Deterministic,
+        CacheWhen::Always => When::Always,
+        CacheWhen::Never => When::Never,
+    }
+}
+
+fn sanitizer(config: &Config) -> Result<Sanitizer, String> {
+    use spark_sanitize::Action;
+    let preset = match config.sanitize.preset {
+        SanitizePreset::Monitor => Preset::Monitor,
+        SanitizePreset::Balanced => Preset::Balanced,
+        SanitizePreset::Strict => Preset::Strict,
+    };
+    let limits = Limits {
+        max_prompt_chars: config.sanitize.max_prompt_chars,
+        max_depth: config.sanitize.max_json_depth,
+        ..Limits::default()
+    };
+    let builder = Sanitizer::builder().preset(preset).limits(limits);
+    let builder = config
+        .sanitize
+        .actions
+        .iter()
+        .fold(builder, |builder, (rule, action)| {
+            let action = match action {
+                SanitizeAction::Allow => Action::Allow,
+                SanitizeAction::Flag => Action::Flag,
+                SanitizeAction::Redact => Action::Redact,
+                SanitizeAction::Block => Action::Block,
+            };
+            builder.action(rule, action)
+        });
+    builder.build().map_err(|e| format!("sanitize: {e}"))
+}

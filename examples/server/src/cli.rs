@@ -1,0 +1,70 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// SPARK's example server: the hardening crates in front of AI providers.
+#[derive(Debug, Parser)]
+#[command(name = "spark-server", version)]
+pub(crate) struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, env = "SPARK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server (what happens without a command).
+    Serve,
+    /// Validate the configuration and exit.
+    Check,
+    /// Print the layers in their order, with their settings.
+    Stack,
+    /// Work on the key store while no server runs.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Ask the running server whether it is ready: exit 0 or 1.
+    Healthcheck,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Make a master key for SPARK_MASTER_KEY and print it.
+    NewMaster,
+    /// Issue a user key and print it, this once.
+    Issue {
+        /// Whose quota, cache and usage it is.
+        #[arg(long)]
+        tenant: String,
+        /// A word for people.
+        #[arg(long)]
+        label: Option<String>,
+        /// Which quota applies.
+        #[arg(long)]
+        tier: Option<String>,
+        /// What the key may do beyond the data routes; may be given again.
+        #[arg(long = "scope")]
+        scopes: Vec<String>,
+        /// When it ends, in seconds since 1970-01-01 UTC.
+        #[arg(long)]
+        expires_at: Option<u64>,
+    },
+    /// List the keys, without their secrets.
+    List,
+    /// Put a new key in the place of an old one, and print it.
+    Rotate {
+        /// The id of the old key.
+        id: String,
+        /// How long the old key goes on working.
+        #[arg(long, default_value = "1d")]
+        overlap: crate::config::Span,
+    },
+    /// Take a key back.
+    Revoke {
+        /// The id of the key.
+        id: String,
+    },
+}

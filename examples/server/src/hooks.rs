@@ -1,0 +1,36 @@
+//! The error tracker, and where its events go.
+
+use spark_core::Clock;
+use spark_errors::{ErrorTracker, WebhookHook};
+
+use crate::ask::chain;
+use crate::config::Config;
+
+/// Builds the tracker, with a webhook where one is configured.
+///
+/// # Errors
+/// A sentence that names the field and the mend.
+pub(crate) fn tracker(
+    config: &Config,
+    clock: &Clock,
+    variables: impl Fn(&str) -> Option<String>,
+) -> Result<ErrorTracker, String> {
+    let mut builder = ErrorTracker::builder()
+        .clock(clock.clone())
+        .ring(config.errors.ring);
+    if let Some(url) = &config.errors.webhook {
+        let mut hook = WebhookHook::new(url)
+            .map_err(|e| format!("errors.webhook: {}", chain(&e)))?
+            .clock(clock.clone());
+        if let Some(variable) = &config.errors.webhook_secret_env {
+            let secret = variables(variable).ok_or_else(|| {
+                format!("errors.webhook_secret_env: the environment variable {variable} is not set")
+            })?;
+            hook = hook.secret(secret.trim());
+        }
+        builder = builder.hook(hook);
+    }
+    builder
+        .build()
+        .map_err(|e| format!("errors: {}", chain(&e)))
+}

@@ -1,0 +1,193 @@
+//! Who used how much: requests, tokens, hits and refusals by tenant, bounded.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as Task, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use serde::Serialize;
+use spark_core::{Context, End, Name, Principal, Refusal, Usage, Watch, Watched, watch_response};
+use tower::{Layer, Service};
+
+/// Tenants that are counted apart; later ones share the line `other`.
+const MAX_TENANTS: usize = 10_000;
+const OTHER: &str = "other";
+
+/// What one tenant used since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Line {
+    pub requests: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cache_hits: u64,
+    pub refusals: u64,
+}
+
+/// The lines of all tenants. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger(Arc<Mutex<BTreeMap<Name, Line>>>);
+
+impl Ledger {
+    /// What this tenant used.
+    pub(crate) fn of(&self, tenant: &Name) -> Line {
+        self.lines().get(tenant).copied().unwrap_or_default()
+    }
+
+    /// Every tenant's line.
+    pub(crate) fn all(&self) -> BTreeMap<Name, Line> {
+        self.lines().clone()
+    }
+
+    fn add(&self, tenant: &Name, add: impl FnOnce(&mut Line)) {
+        let mut lines = self.lines();
+        if lines.len() >= MAX_TENANTS && !lines.contains_key(tenant) {
+            if let Ok(other) = Name::new(OTHER) {
+                add(lines.entry(other).or_default());
+            }
+            return;
+        }
+        add(lines.entry(tenant.clone()).or_default());
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Line>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts each request of a tenant when its response has ended. It stands right inside of auth.
+#[derive(Clone, Debug)]
+pub(crate) struct LedgerLayer(pub Ledger);
+
+impl<S> Layer<S> for LedgerLayer {
+    type Service = LedgerService<S>;
+
+    fn layer(&self, inner: S) -> LedgerService<S> {
+        LedgerService {
+            ledger: self.0.clone(),
+            inner,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct LedgerService<S> {
+    ledger: Ledger,
+    inner: S,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for LedgerService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Body,
+{
+    type Response = Response<Watched<ResBody, Entry>>;
+    type Error = S::Error;
+    type Future = LedgerFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let context = Context::of(request.extensions());
+        let tenant = context
+            .and_then(Context::principal)
+            .and_then(Principal::tenant);
+        let entry = Entry {
+            ledger: self.ledger.clone(),
+            tenant: tenant.cloned(),
+            usage: context
+                .map(|context| context.usage().clone())
+                .unwrap_or_default(),
+            hit: false,
+            refused: false,
+        };
+        LedgerFuture {
+            method: request.method().clone(),
+            inner: self.inner.call(request),
+            entry: Some(entry),
+        }
+    }
+}
+
+pin_project! {
+    pub(crate) struct LedgerFuture<F> {
+        #[pin]
+        inner: F,
+        method: http::Method,
+        entry: Option<Entry>,
+    }
+}
+
+impl<F, ResBody, E> Future for LedgerFuture<F>
+where
+    F: Future<Output = Result<Response<ResBody>, E>>,
+    ResBody: Body,
+{
+    type Output = Result<Response<Watched<ResBody, Entry>>, E>;
+
+    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = std::task::ready!(this.inner.poll(cx))?;
+        let mut entry = this.entry.take().unwrap_or_default();
+        entry.refused = response.extensions().get::<Refusal>().is_some();
+        entry.hit = response
+            .headers()
+            .get("cache-status")
+            .is_some_and(|value| value.as_bytes().starts_with(b"spark; hit"));
+        Poll::Ready(Ok(watch_response(this.method, response, entry)))
+    }
+}
+
+/// What is written when the response ends.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    ledger: Ledger,
+    tenant: Option<Name>,
+    usage: Usage,
+    hit: bool,
+    refused: bool,
+}
+
+impl Watch for Entry {
+    fn end(self, _end: End) {
+        let Some(tenant) = &self.tenant else { return };
+        let tokens = self
+            .usage
+            .get()
+            .map_or((0, 0), |u| (u.input_tokens, u.output_tokens));
+        self.ledger.add(tenant, |line| {
+            line.requests += 1;
+            line.input_tokens = line.input_tokens.saturating_add(tokens.0);
+            line.output_tokens = line.output_tokens.saturating_add(tokens.1);
+            line.cache_hits += u64::from(self.hit);
+            line.refusals += u64::from(self.refused);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_beyond_the_bound_share_a_line() {
+        let ledger = Ledger::default();
+        for n in 0..MAX_TENANTS + 50 {
+            ledger.add(&Name::new(&format!("t{n}")).unwrap(), |line| {
+                line.requests += 1
+            });
+        }
+        assert_eq!(ledger.all().len(), MAX_TENANTS + 1);
+        assert_eq!(ledger.of(&Name::new(OTHER).unwrap()).requests, 50);
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_contract_of_tower() {
+        use spark_core::testing::{TestBody, contract};
+        let layer = LedgerLayer(Ledger::default());
+        contract::check(layer, || Request::new(TestBody::frames(["hello"]))).await;
+    }
+}

@@ -1,0 +1,202 @@
+//! `/api/spark/keys`: issue, list, rotate, revoke. For the master key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use spark_auth::{AuthError, Authenticator, Issued, KeyInfo, NewKey};
+use spark_core::{Context, Name, Problem};
+
+use super::{invalid, refuse};
+use crate::app::App;
+use crate::config::Span;
+
+const FIELDS: [&str; 5] = ["tenant", "label", "tier", "scopes", "expires_at"];
+const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3_600);
+
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
+    Json(json!({ "keys": app.auth.list() })).into_response()
+}
+
+pub(crate) async fn issue(State(app): State<Arc<App>>, context: Context, body: Bytes) -> Response {
+    let new = match new_key(&body) {
+        Ok(new) => new,
+        Err(problem) => return refuse(&context, problem),
+    };
+    match on_disk(&app, move |auth| auth.issue(new)).await {
+        Ok(issued) => (StatusCode::CREATED, Json(shown(&app, &issued))).into_response(),
+        Err(problem) => refuse(&context, problem),
+    }
+}
+
+pub(crate) async fn rotate(
+    State(app): State<Arc<App>>,
+    context: Context,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
+    let overlap = match overlap(&body) {
+        Ok(overlap) => overlap,
+        Err(problem) => return refuse(&context, problem),
+    };
+    match on_disk(&app, move |auth| auth.rotate(&id, overlap)).await {
+        Ok(issued) => (StatusCode::CREATED, Json(shown(&app, &issued))).into_response(),
+        Err(problem) => refuse(&context, problem),
+    }
+}
+
+pub(crate) async fn revoke(
+    State(app): State<Arc<App>>,
+    context: Context,
+    Path(id): Path<String>,
+) -> Response {
+    match on_disk(&app, move |auth| auth.revoke(&id)).await {
+        Ok(info) => Json(json!(info)).into_response(),
+        Err(problem) => refuse(&context, problem),
+    }
+}
+
+/// Changes reach the disk before they return, so they may not run where requests do.
+async fn on_disk<T: Send + 'static>(
+    app: &App,
+    change: impl FnOnce(&Authenticator) -> Result<T, AuthError> + Send + 'static,
+) -> Result<T, Problem> {
+    let auth = app.auth.clone();
+    let done = tokio::task::spawn_blocking(move || change(&auth)).await;
+    match done {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(refusal(&error)),
+        Err(_) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server",
+            "internal_error",
+        )),
+    }
+}
+
+/// The answer that shows the key, this once.
+fn shown(app: &App, issued: &Issued) -> Value {
+    let mut shown = json!(KeyInfo::of(&issued.record, app.clock.unix_time()));
+    shown["key"] = issued.key.expose().into();
+    shown
+}
+
+fn refusal(error: &AuthError) -> Problem {
+    let status = match error {
+        AuthError::NotFound => StatusCode::NOT_FOUND,
+        AuthError::Invalid { .. } => StatusCode::BAD_REQUEST,
+        AuthError::AlreadyRotated { .. } | AuthError::NotActive { .. } => StatusCode::CONFLICT,
+        AuthError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    if status.is_server_error() {
+        tracing::error!(error = %crate::ask::chain(error), "a key could not be changed");
+    }
+    let problem = Problem::new(status, "auth", "key_not_changed").detail(error.to_string());
+    match error.field() {
+        Some(field) => problem.param(field),
+        None => problem,
+    }
+}
+
+fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(invalid("body", "must be a JSON object.")),
+        Err(error) => Err(invalid("body", format!("is not JSON: {error}."))),
+    }
+}
+
+fn new_key(body: &[u8]) -> Result<NewKey, Problem> {
+    let fields = object(body)?;
+    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+        let name: String = unknown.chars().take(40).collect();
+        return Err(invalid(
+            name,
+            format!("is not known; the fields are {}.", FIELDS.join(", ")),
+        ));
+    }
+    let given = |key: &str| fields.get(key).filter(|value| !value.is_null());
+    let name = |key: &str, value: &Value| {
+        let text = value
+            .as_str()
+            .ok_or_else(|| invalid(key, "must be a text."))?;
+        Name::new(text).map_err(|error| invalid(key, format!("is not valid: {error}.")))
+    };
+    let tenant = given("tenant").ok_or_else(|| invalid("tenant", "is missing."))?;
+    let mut new = NewKey::new(name("tenant", tenant)?);
+    if let Some(label) = given("label") {
+        let label = label
+            .as_str()
+            .ok_or_else(|| invalid("label", "must be a text."))?;
+        new = new.label(label);
+    }
+    if let Some(tier) = given("tier") {
+        new = new.tier(name("tier", tier)?);
+    }
+    if let Some(scopes) = given("scopes") {
+        let scopes = scopes
+            .as_array()
+            .ok_or_else(|| invalid("scopes", "must be a list of texts."))?;
+        let scopes = scopes.iter().map(|scope| name("scopes", scope));
+        new = new.scopes(scopes.collect::<Result<Vec<_>, _>>()?);
+    }
+    if let Some(time) = given("expires_at") {
+        let seconds = time.as_u64().ok_or_else(|| {
+            invalid(
+                "expires_at",
+                "must be a time in whole seconds since 1970-01-01 UTC.",
+            )
+        })?;
+        new = new.expires_at(Duration::from_secs(seconds));
+    }
+    Ok(new)
+}
+
+/// `{"overlap": "1h"}`; without a body, a day. `"0s"` ends the old key at once.
+fn overlap(body: &[u8]) -> Result<Duration, Problem> {
+    if body.is_empty() {
+        return Ok(DEFAULT_OVERLAP);
+    }
+    match object(body)?.get("overlap") {
+        None => Ok(DEFAULT_OVERLAP),
+        Some(Value::String(text)) => match text.parse::<Span>() {
+            Ok(span) => Ok(span.duration()),
+            Err(error) => Err(invalid("overlap", format!("is not valid: {error}."))),
+        },
+        Some(_) => Err(invalid("overlap", "must be a time such as \"1h\".")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_field_at_fault_is_named() {
+        for (body, param) in [
+            ("nonsense", "body"),
+            ("[]", "body"),
+            ("{}", "tenant"),
+            (r#"{"tenant":"two words"}"#, "tenant"),
+            (r#"{"tenant":"a","tire":"pro"}"#, "tire"),
+            (r#"{"tenant":"a","scopes":"x"}"#, "scopes"),
+            (r#"{"tenant":"a","expires_at":-1}"#, "expires_at"),
+        ] {
+            assert_eq!(
+                new_key(body.as_bytes()).unwrap_err().param_name(),
+                Some(param),
+                "{body}"
+            );
+        }
+        assert!(new_key(br#"{"tenant":"a","label":null,"tier":"pro"}"#).is_ok());
+        assert_eq!(overlap(b"").unwrap(), DEFAULT_OVERLAP);
+        assert_eq!(overlap(br#"{"overlap":"0s"}"#).unwrap(), Duration::ZERO);
+        assert!(overlap(br#"{"overlap":"soon"}"#).is_err());
+    }
+}

@@ -1,0 +1,250 @@
+//! Running the server: from the configuration to the drained end.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spark_metrics::Metrics;
+use spark_serve::Server;
+
+use crate::app::App;
+use crate::ask::chain;
+use crate::config::{AuthMode, Config, LogFormat};
+use crate::reload::reload;
+use crate::stack::{Plane, Stack, build};
+use crate::{secrets, signals};
+
+/// How long the hooks of the error tracker may take at the end.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Serves until it is told to stop, then drains.
+///
+/// # Errors
+/// A sentence with the mend, when it cannot start.
+pub(crate) fn serve(config: Config) -> Result<ExitCode, String> {
+    log_to_stderr(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the runtime cannot start: {e}"))?;
+    runtime.block_on(serve_on_runtime(config))
+}
+
+async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
+    // The recorder first: the layers resolve their handles at their first call.
+    let metrics = Metrics::builder()
+        .version(env!("CARGO_PKG_VERSION"))
+        .install()
+        .map_err(|e| chain(&e))?;
+    describe_metrics();
+
+    // The addresses before the secrets, so that a second server changes nothing.
+    let public = bind(&config, config.server.listen).await?;
+    let admin = match config.server.admin_listen {
+        Some(address) => Some(bind(&config, address).await?),
+        None => None,
+    };
+    let local = |server: &Server| server.local_addr().map_err(|e| e.to_string());
+    let mut addresses = vec![local(&public)?];
+    if let Some(admin) = &admin {
+        addresses.push(local(admin)?);
+    }
+    let variables = |name: &str| std::env::var(name).ok();
+    // Whoever reads the first address sees where the keys' route is.
+    let shown: Vec<_> = addresses.iter().rev().copied().collect();
+    let secrets =
+        secrets::load(&config.server.data_dir, &shown, variables).map_err(|e| e.to_string())?;
+
+    let app = App::build(config, secrets, metrics, variables)?;
+    app.errors.install_panic_hook();
+    let _ = app.listening.set(addresses[0]);
+    if app.config.auth.mode == AuthMode::Optional {
+        tracing::warn!(
+            "auth.mode is \"optional\": callers without a key pass, under the limits of their address"
+        );
+    }
+
+    let plane = if admin.is_some() {
+        Plane::Public
+    } else {
+        Plane::All
+    };
+    let health = app.health.clone();
+    let public = public.on_drain(move || health.begin_drain());
+    let public_stack: Stack = build(&app, plane)?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let admin = match admin {
+        None => None,
+        Some(admin) => {
+            let stack = build(&app, Plane::Admin)?;
+            Some(tokio::spawn(admin.serve(stack, wait(stopped.clone()))))
+        }
+    };
+    announce(&addresses);
+    app.health.started();
+    tokio::spawn(reload_on_hangup(Arc::clone(&app)));
+    tokio::spawn(async move {
+        signals::terminated().await;
+        tracing::info!("told to stop: draining");
+        let _ = stop.send(true);
+        signals::terminated().await;
+        tracing::warn!("told to stop again: leaving at once");
+        std::process::exit(1);
+    });
+
+    let drained = public.serve(public_stack, wait(stopped)).await;
+    if let Some(admin) = admin {
+        // Its own drain has the same deadline.
+        let _ = admin.await;
+    }
+    app.errors.flush(FLUSH_DEADLINE).await;
+    tracing::info!(
+        finished = drained.finished,
+        aborted = drained.aborted,
+        "drained"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn wait(mut stopped: tokio::sync::watch::Receiver<bool>) {
+    // An error means that the sender is gone, which ends the wait as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn bind(config: &Config, address: std::net::SocketAddr) -> Result<Server, String> {
+    let server = &config.server;
+    let settings = spark_serve::Config::default()
+        .header_read_timeout(server.header_read_timeout.duration())
+        .max_connections(server.max_connections)
+        .drain_delay(server.drain_delay.duration())
+        .drain_deadline(server.drain_deadline.duration());
+    let bound = Server::bind(address).await.map_err(|e| chain(&e))?;
+    bound
+        .config(settings)
+        .map_err(|e| format!("server: {}", chain(&e)))
+}
+
+/// Where it listens, on standard output: for people and for scripts.
+fn announce(addresses: &[std::net::SocketAddr]) {
+    let mut out = std::io::stdout();
+    for (address, what) in addresses.iter().zip(["", " (admin)"]) {
+        // Standard output may be closed; that is no reason to stop.
+        let _ = writeln!(out, "spark-server listening on http://{address}{what}");
+    }
+    let _ = out.flush();
+}
+
+async fn reload_on_hangup(app: Arc<App>) {
+    let Some(mut hangups) = signals::Hangups::new() else {
+        return;
+    };
+    while hangups.next().await {
+        if let Err(error) = reload(&app) {
+            tracing::error!(error, "the configuration was not reloaded");
+        }
+    }
+}
+
+fn log_to_stderr(config: &Config) -> Result<(), String> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&config.log.filter).map_err(|e| format!("log.filter: {e}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let done = match config.log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    done.map_err(|e| format!("the log cannot start: {e}"))
+}
+
+fn describe_metrics() {
+    spark_core::metrics::describe();
+    spark_auth::metrics::describe();
+    spark_breaker::metrics::describe();
+    spark_cache::metrics::describe();
+    spark_errors::describe();
+    spark_health::metrics::describe();
+    spark_headers::metrics::describe();
+    spark_ratelimit::metrics::describe();
+    spark_sanitize::metrics::describe();
+    spark_serve::metrics::describe();
+}
+
+/// Validates what can be validated without listening, keys and metrics included.
+///
+/// # Errors
+/// A sentence that names the field and the mend.
+pub(crate) fn check(config: Config) -> Result<ExitCode, String> {
+    with_app(config, |_| Ok(()))?;
+    say("the configuration is valid")
+}
+
+/// Prints the layers in their order.
+///
+/// # Errors
+/// A sentence that names the field and the mend.
+pub(crate) fn print_stack(config: Config) -> Result<ExitCode, String> {
+    let plane = match config.server.admin_listen {
+        Some(_) => Plane::Public,
+        None => Plane::All,
+    };
+    let stack = with_app(config, |app| {
+        build(app, plane)?;
+        if plane == Plane::Public {
+            build(app, Plane::Admin)?;
+        }
+        Ok(app.stack.get().cloned().unwrap_or_default())
+    })?;
+    let mut text = String::new();
+    for part in ["edge", "data", "control"] {
+        text.push_str(&format!("{part}\n"));
+        for layer in stack[part].as_array().into_iter().flatten() {
+            let word = |key: &str| layer[key].as_str().unwrap_or_default().to_owned();
+            text.push_str(&format!("  {:<18}{}\n", word("layer"), word("settings")));
+        }
+    }
+    text.push_str("outbound\n");
+    for layer in stack["outbound"].as_array().into_iter().flatten() {
+        text.push_str(&format!("  {}\n", layer.as_str().unwrap_or_default()));
+    }
+    say(text.trim_end())
+}
+
+/// An app of this configuration with keys of its own, in a folder that is gone afterwards.
+fn with_app<T>(
+    mut config: Config,
+    use_app: impl FnOnce(&Arc<App>) -> Result<T, String>,
+) -> Result<T, String> {
+    let folder = scratch_folder()?;
+    config.server.data_dir.clone_from(&folder);
+    let built = (|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| format!("the runtime cannot start: {e}"))?;
+        let _entered = runtime.enter();
+        let metrics = Metrics::builder().build().map_err(|e| chain(&e))?;
+        let variables = |name: &str| std::env::var(name).ok();
+        let secrets = secrets::scratch().map_err(|e| e.to_string())?;
+        let app = App::build(config, secrets, metrics, variables)?;
+        use_app(&app)
+    })();
+    // Left-overs in the temporary folder do no harm.
+    let _ = std::fs::remove_dir_all(&folder);
+    built
+}
+
+fn scratch_folder() -> Result<std::path::PathBuf, String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|e| format!("no random bytes: {e}"))?;
+    let name = format!("spark-check-{:016x}", u64::from_ne_bytes(random));
+    Ok(std::env::temp_dir().join(name))
+}
+
+fn say(text: &str) -> Result<ExitCode, String> {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| format!("standard output: {e}"))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,308 @@
+//! The pepper and the master key: from the environment, from a file, or made at the first start.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use spark_auth::{
+    ApiKey, Brand, Environment, Kind, MasterKey, Pepper, read_secret_file, write_secret_file,
+};
+
+use crate::ask::chain;
+
+const PEPPER: &str = "pepper";
+const MASTER_MAC: &str = "master.mac";
+const MASTER_KEY: &str = "master.key";
+
+/// What keys are checked with.
+pub(crate) struct Secrets {
+    pub pepper: Pepper,
+    pub master: MasterKey,
+    pub previous_master: Option<MasterKey>,
+}
+
+/// Why there are no secrets to start with: a sentence with the mend.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct SecretError(String);
+
+fn error(text: impl Into<String>) -> SecretError {
+    SecretError(text.into())
+}
+
+/// Finds the secrets, and makes what is missing.
+///
+/// # Errors
+/// When a variable or a file holds no sound secret, and when a master key would have to be made for
+/// a server that others can reach.
+pub(crate) fn load(
+    folder: &Path,
+    listen: &[SocketAddr],
+    variables: impl Fn(&str) -> Option<String>,
+) -> Result<Secrets, SecretError> {
+    make_folder(folder)?;
+    let pepper = pepper(folder, &variables)?;
+    let previous_master = from_environment("SPARK_MASTER_KEY_PREVIOUS", &variables)?
+        .map(|text| master_of("SPARK_MASTER_KEY_PREVIOUS", &pepper, &text))
+        .transpose()?;
+    let master = match from_environment("SPARK_MASTER_KEY", &variables)? {
+        Some(text) => {
+            let master = master_of("SPARK_MASTER_KEY", &pepper, &text)?;
+            void_generated(folder)?;
+            master
+        }
+        None => stored_or_made(folder, listen, &pepper)?,
+    };
+    Ok(Secrets {
+        pepper,
+        master,
+        previous_master,
+    })
+}
+
+/// The pepper alone: for commands that work on the key store without a server.
+///
+/// # Errors
+/// When a variable or a file holds no sound pepper.
+pub(crate) fn pepper(
+    folder: &Path,
+    variables: impl Fn(&str) -> Option<String>,
+) -> Result<Pepper, SecretError> {
+    if let Some(text) = from_environment("SPARK_PEPPER", &variables)? {
+        return Pepper::parse_hex(&text)
+            .map_err(|e| error(format!("SPARK_PEPPER or SPARK_PEPPER_FILE: {e}")));
+    }
+    let path = folder.join(PEPPER);
+    if path.exists() {
+        return Pepper::parse_hex(&read(&path)?)
+            .map_err(|e| error(format!("{}: {e}", path.display())));
+    }
+    let pepper = Pepper::generate().map_err(|e| error(e.to_string()))?;
+    write(&path, &pepper.expose_hex())?;
+    tracing::warn!(
+        path = %path.display(),
+        "made a pepper: keep a copy apart from the keys, for without it every key is void"
+    );
+    Ok(pepper)
+}
+
+/// Secrets that are good for nothing, to build an app that serves nobody.
+///
+/// # Errors
+/// When the operating system gives no random bytes.
+pub(crate) fn scratch() -> Result<Secrets, SecretError> {
+    let pepper = Pepper::generate().map_err(|e| error(e.to_string()))?;
+    let master = MasterKey::from_key(&pepper, &new_master()?).map_err(|e| error(e.to_string()))?;
+    Ok(Secrets {
+        pepper,
+        master,
+        previous_master: None,
+    })
+}
+
+/// A master key for `SPARK_MASTER_KEY`.
+///
+/// # Errors
+/// When the operating system gives no random bytes.
+pub(crate) fn new_master() -> Result<ApiKey, SecretError> {
+    let made = ApiKey::generate(&Brand::default(), Kind::Master, Environment::Live);
+    made.map_err(|e| error(e.to_string()))
+}
+
+/// The value of a variable, or what stands in the file that `<variable>_FILE` names.
+fn from_environment(
+    variable: &str,
+    variables: impl Fn(&str) -> Option<String>,
+) -> Result<Option<String>, SecretError> {
+    let file_variable = format!("{variable}_FILE");
+    match (variables(variable), variables(&file_variable)) {
+        (Some(_), Some(_)) => Err(error(format!(
+            "{variable} and {file_variable} are both set: unset one of them"
+        ))),
+        (Some(text), None) if text.trim().is_empty() => Err(error(format!(
+            "{variable} is set and empty: unset it, or give it a value"
+        ))),
+        (Some(text), None) => Ok(Some(text.trim().to_owned())),
+        (None, Some(path)) => match read_secret_file(&path) {
+            Ok(text) => Ok(Some(text.to_string())),
+            Err(e) => Err(error(format!(
+                "{file_variable}: {path} cannot be read: {e}"
+            ))),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+fn master_of(variable: &str, pepper: &Pepper, text: &str) -> Result<MasterKey, SecretError> {
+    MasterKey::from_secret(pepper, text).map_err(|e| {
+        error(format!(
+            "{variable}: {e} (`spark-server keys new-master` makes a good one)"
+        ))
+    })
+}
+
+/// A key from the environment takes the place of one that was made here, for good.
+fn void_generated(folder: &Path) -> Result<(), SecretError> {
+    for name in [MASTER_MAC, MASTER_KEY] {
+        let path = folder.join(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => tracing::warn!(
+                path = %path.display(),
+                "removed: the master key comes from the environment now"
+            ),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => {
+                return Err(error(format!(
+                    "{} holds a void master key and cannot be removed: {e}",
+                    path.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn stored_or_made(
+    folder: &Path,
+    listen: &[SocketAddr],
+    pepper: &Pepper,
+) -> Result<MasterKey, SecretError> {
+    let path = folder.join(MASTER_MAC);
+    if path.exists() {
+        return MasterKey::from_stored(&read(&path)?)
+            .map_err(|e| error(format!("{}: {e}", path.display())));
+    }
+    if let Some(open) = listen.iter().find(|address| !address.ip().is_loopback()) {
+        return Err(error(format!(
+            "no master key is set, and none is made up for a server that listens on {open}, beyond \
+             this machine: set SPARK_MASTER_KEY or SPARK_MASTER_KEY_FILE \
+             (`spark-server keys new-master` makes one)"
+        )));
+    }
+    let key = new_master()?;
+    let master = MasterKey::from_key(pepper, &key).map_err(|e| error(e.to_string()))?;
+    // The key first: a crash in between leaves a key without a MAC, and the next start makes both.
+    let key_path = folder.join(MASTER_KEY);
+    write(&key_path, key.expose())?;
+    write(&path, &master.to_stored())?;
+    show_once(&key, &key_path, listen);
+    Ok(master)
+}
+
+/// To a person, never to a log.
+fn show_once(key: &ApiKey, path: &Path, listen: &[SocketAddr]) {
+    let address = listen.first().map_or_else(String::new, ToString::to_string);
+    let mut out = std::io::stdout();
+    if !out.is_terminal() {
+        tracing::warn!(path = %path.display(), "made a master key: read it there, then move it away");
+        return;
+    }
+    // A terminal that is gone is no reason not to start.
+    let _ = writeln!(
+        out,
+        "\nThe master key of this server, shown this once (it is also in {path}):\n\n  {key}\n\n\
+         Issue a key for a user with it:\n\n  curl -s http://{address}/api/spark/keys \\\n    \
+         -H 'Authorization: Bearer {key}' \\\n    -H 'Content-Type: application/json' \\\n    \
+         -d '{{\"tenant\":\"me\"}}'\n",
+        path = path.display(),
+        key = key.expose(),
+    );
+}
+
+fn make_folder(folder: &Path) -> Result<(), SecretError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(|e| {
+        error(format!(
+            "the folder {} cannot be made: {e}",
+            folder.display()
+        ))
+    })
+}
+
+fn read(path: &PathBuf) -> Result<String, SecretError> {
+    match read_secret_file(path) {
+        Ok(text) => Ok(text.to_string()),
+        Err(e) => Err(error(format!(
+            "{} cannot be read: {}",
+            path.display(),
+            chain(&e)
+        ))),
+    }
+}
+
+fn write(path: &PathBuf, text: &str) -> Result<(), SecretError> {
+    write_secret_file(path, text).map_err(|e| {
+        error(format!(
+            "{} cannot be written: {}",
+            path.display(),
+            chain(&e)
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: [SocketAddr; 1] = [SocketAddr::new(
+        std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        8080,
+    )];
+
+    #[test]
+    fn the_first_start_makes_what_the_second_finds() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("spark-data");
+        let first = load(&folder, &LOCAL, |_| None).unwrap();
+        let key = std::fs::read_to_string(folder.join(MASTER_KEY)).unwrap();
+        assert!(key.starts_with("spark_mk_live_"));
+        let second = load(&folder, &LOCAL, |_| None).unwrap();
+        assert_eq!(first.master.to_stored(), second.master.to_stored());
+        #[cfg(unix)]
+        for name in [PEPPER, MASTER_KEY, MASTER_MAC] {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(folder.join(name))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_master_key_is_made_up_beyond_loopback() {
+        let dir = tempfile::tempdir().unwrap();
+        let open: SocketAddr = "0.0.0.0:8080".parse().unwrap();
+        let refused = load(dir.path(), &[open], |_| None)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(refused.contains("SPARK_MASTER_KEY"), "{refused}");
+        assert!(!dir.path().join(MASTER_KEY).exists());
+    }
+
+    #[test]
+    fn a_key_from_the_environment_voids_a_generated_one() {
+        let dir = tempfile::tempdir().unwrap();
+        load(dir.path(), &LOCAL, |_| None).unwrap();
+        let key = new_master().unwrap();
+        let variables = |name: &str| (name == "SPARK_MASTER_KEY").then(|| key.expose().to_owned());
+        load(dir.path(), &LOCAL, variables).unwrap();
+        assert!(!dir.path().join(MASTER_KEY).exists());
+        assert!(!dir.path().join(MASTER_MAC).exists());
+    }
+
+    #[test]
+    fn weak_or_doubled_keys_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for weak in ["", "changeme", "short"] {
+            let variables = |name: &str| (name == "SPARK_MASTER_KEY").then(|| weak.to_owned());
+            assert!(load(dir.path(), &LOCAL, variables).is_err(), "{weak:?}");
+        }
+        let both = |name: &str| name.starts_with("SPARK_MASTER_KEY").then(|| "x".repeat(40));
+        assert!(load(dir.path(), &LOCAL, both).is_err());
+    }
+}

@@ -1,0 +1,500 @@
+//! The stack: every layer in its order, with the reason in a sentence above it.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{delete, get, post};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use spark_auth::{AuthLayer, RequireLayer};
+use spark_breaker::{Bulkhead, BulkheadLayer};
+use spark_cache::CacheLayer;
+use spark_core::{Context, ContextLayer, ForwardedHeader, Name, Problem, Shape, TrustedProxies};
+use spark_errors::ErrorsLayer;
+use spark_headers::{Hsts, Https, SecurityHeaders, SecurityHeadersLayer};
+use spark_health::ProbesLayer;
+use spark_metrics::{HttpMetricsLayer, MatchedPathLayer};
+use spark_ratelimit::{Headers, KeyBy, RateLimitLayer};
+use spark_sanitize::{BodyLimitLayer, Fields, SanitizeLayer};
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::request_id::{
+    MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
+};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::trace::TraceLayer;
+
+use crate::app::{App, CHAT, GENERATE};
+use crate::config::{AuthMode, ClientIpHeader};
+use crate::ledger::LedgerLayer;
+use crate::provider;
+use crate::routes::{chat, export, generate, keys, operator, page, usage};
+
+/// The whole server as one service.
+pub(crate) type Stack = BoxCloneSyncService<Request<spark_serve::Body>, Response<Body>, Infallible>;
+
+/// Which listener a stack is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plane {
+    /// Everything: there is one listener.
+    All,
+    /// The data routes: the operator's have a listener of their own.
+    Public,
+    /// The operator's routes.
+    Admin,
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The names of the layers, written down where each is put on, so that what is printed is what is
+/// there.
+#[derive(Debug, Default)]
+struct Names(Vec<(&'static str, String)>);
+
+impl Names {
+    fn add<L>(&mut self, name: &'static str, settings: impl Into<String>, layer: L) -> L {
+        self.0.push((name, settings.into()));
+        layer
+    }
+
+    fn to_json(&self) -> Value {
+        let layer =
+            |(name, settings): &(&str, String)| json!({ "layer": name, "settings": settings });
+        self.0.iter().map(layer).collect()
+    }
+}
+
+/// Assembles the stack.
+///
+/// # Errors
+/// A sentence that names the field and the mend.
+pub(crate) fn build(app: &Arc<App>, plane: Plane) -> Result<Stack, String> {
+    let mut data = Names::default();
+    let mut control = Names::default();
+    let mut edge = Names::default();
+
+    let mut router = Router::new();
+    if plane != Plane::Admin {
+        router = router
+            .merge(data_routes(app, &mut data)?)
+            .merge(page_route(app)?);
+    }
+    if plane != Plane::Public {
+        router = router.merge(control_routes(app, plane, &mut control)?);
+    }
+    let router = router
+        .merge(health_route(app))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        // The metrics stand outside of the router and learn the route from this.
+        .layer(MatchedPathLayer)
+        .with_state(Arc::clone(app));
+
+    let config = &app.config.server;
+    let headers = security_headers(app, SecurityHeaders::api())?;
+    let in_flight = Bulkhead::new("server", config.max_in_flight).map_err(|e| e.to_string())?;
+    let ip_limit = &app.config.ratelimit.ip;
+
+    let stack = ServiceBuilder::new()
+        // The last resort: what panics in the layers below still gets an answer, with headers.
+        .layer(edge.add(
+            "last_resort",
+            "500, prebuilt headers",
+            last_resort(&headers),
+        ))
+        // A request id before anything else, so that everything below can name the request; a
+        // client's own is kept only where it is short and plain.
+        .map_request(|request: Request<spark_serve::Body>| without_odd_request_id(request))
+        .layer(edge.add(
+            "request_id",
+            REQUEST_ID.as_str(),
+            SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid),
+        ))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        // The trace spans all the work on a request; it holds neither query, headers nor body.
+        .layer(edge.add("trace", "method, path, request id", trace()))
+        // The context is what the layers below know of the request: address, time, shape, usage.
+        .layer(edge.add("context", trusted(app), context(app)))
+        // The metrics stand outside of every refusal, so that refusals count.
+        .layer(edge.add(
+            "metrics",
+            format!("{} models", app.config.models().len()),
+            metrics(app),
+        ))
+        // Security headers stand outside of whatever may refuse or panic, so that all bear them.
+        .layer(edge.add(
+            "security_headers",
+            "api",
+            SecurityHeadersLayer::new(headers),
+        ))
+        // CORS stands outside of auth, since a preflight cannot bear credentials.
+        .layer(edge.add(
+            "cors",
+            format!("origins: {}", app.config.cors.origins.len()),
+            cors(app)?,
+        ))
+        // CORS answers preflights with an empty body, so the body below is one that can be empty.
+        .map_response(into_axum_body)
+        // Panics below become problems, and errors are tracked.
+        .layer(edge.add(
+            "catch_panic",
+            "500, tracked",
+            ErrorsLayer::new(app.errors.clone()),
+        ))
+        // Probes leave here: they need neither room nor quota.
+        .layer(edge.add(
+            "probes",
+            "/livez /readyz /startupz",
+            ProbesLayer::new(app.health.clone()),
+        ))
+        // Too much at once is refused before any work is done for it.
+        .layer(edge.add(
+            "load_shed",
+            format!("{} in flight", config.max_in_flight),
+            BulkheadLayer::new(in_flight),
+        ))
+        // The body is counted as it streams, before anyone reads it.
+        .layer(edge.add(
+            "body_limit",
+            config.max_body.to_string(),
+            BodyLimitLayer::new(config.max_body.as_usize()),
+        ))
+        // The address's quota stands before auth: a flood of bad keys costs no more than this.
+        .layer(
+            edge.add(
+                "ip_limit",
+                format!("{} per {}", ip_limit.quota, ip_limit.per),
+                RateLimitLayer::new(app.limits.ip.clone())
+                    .scope("ip")
+                    .key(KeyBy::client_ip())
+                    .headers(Headers::OnRefusal),
+            ),
+        )
+        .service(router);
+
+    let described = json!({
+        "edge": edge.to_json(),
+        "data": data.to_json(),
+        "control": control.to_json(),
+        "outbound": provider::LAYERS,
+    });
+    // The first stack that is built is the public one, or the only one.
+    let _ = app.stack.set(described);
+    Ok(BoxCloneSyncService::new(stack.map_response(into_axum_body)))
+}
+
+/// The data plane, right inside of the address's quota.
+fn data_routes(app: &Arc<App>, names: &mut Names) -> Result<Router<Arc<App>>, String> {
+    let required = app.config.auth.mode == AuthMode::Required;
+    let mode = if required { "required" } else { "optional" };
+    let auth = match required {
+        true => AuthLayer::required(app.auth.clone()),
+        false => AuthLayer::optional(app.auth.clone()),
+    };
+    let require = match required {
+        true => RequireLayer::user(),
+        false => RequireLayer::user().or_anonymous(),
+    };
+    let outer = ServiceBuilder::new()
+        // Who calls. A bad credential is refused in every mode; guesses are slowed down.
+        .layer(names.add("auth", mode, auth.throttle(app.failures.clone())))
+        // The ledger counts what each tenant asks for, refusals by the layers below included.
+        .layer(names.add("ledger", "by tenant", LedgerLayer(app.ledger.clone())));
+    // Data routes are for users: the master key stays at home.
+    let users = names.add("require", "user", require);
+    // The tenant's quota stands before all costly work; hits of the cache count, too.
+    let policies: Vec<&str> = app
+        .config
+        .ratelimit
+        .policies
+        .iter()
+        .map(|p| p.name.as_str())
+        .collect();
+    let tenant_limit = names.add(
+        "tenant_limit",
+        policies.join(", "),
+        RateLimitLayer::new(app.limits.tenant.clone()).scope("tenant"),
+    );
+    // Clean input, before the cache, so that a blocked prompt never reaches its store.
+    let preset = format!("{:?}", app.config.sanitize.preset).to_lowercase();
+    let sanitize = names.add(
+        "sanitize",
+        preset,
+        SanitizeLayer::new(app.sanitizer.clone(), prompts()?),
+    );
+    // The cache stands next to the handler: what it answers reaches no provider.
+    let cache = names.add(
+        "cache",
+        format!("{}, {}", app.config.cache.max_bytes, app.config.cache.ttl),
+        CacheLayer::new(app.cache.clone(), app.cache_policy.clone()),
+    );
+
+    let asking = Router::new()
+        .route(GENERATE, post(generate::generate))
+        .route(CHAT, post(chat::completions))
+        .layer(
+            ServiceBuilder::new()
+                .layer(users.clone())
+                .layer(tenant_limit.clone())
+                .layer(sanitize)
+                .layer(cache),
+        );
+    let models = Router::new().route("/v1/models", get(chat::models)).layer(
+        ServiceBuilder::new()
+            .layer(users.clone())
+            .layer(tenant_limit.clone()),
+    );
+    // An export reaches no model: its JSON is checked, its texts are left alone.
+    let no_prompts = Fields::new([]).map_err(|e| e.to_string())?;
+    let export = Router::new()
+        .route("/api/export", post(export::export))
+        .layer(
+            ServiceBuilder::new()
+                .layer(users)
+                .layer(RateLimitLayer::new(app.limits.export.clone()).scope("export"))
+                .layer(SanitizeLayer::new(app.sanitizer.clone(), no_prompts)),
+        );
+    // The master sees the usage of all, so this route is for more than users.
+    let usage = Router::new()
+        .route("/api/spark/usage", get(usage::usage))
+        .layer(
+            ServiceBuilder::new()
+                .layer(RequireLayer::user().or_master())
+                .layer(tenant_limit),
+        );
+
+    Ok(asking.merge(models).merge(export).merge(usage).layer(outer))
+}
+
+/// The control plane: never sanitized, never cached, never in the optional mode.
+fn control_routes(
+    app: &Arc<App>,
+    plane: Plane,
+    names: &mut Names,
+) -> Result<Router<Arc<App>>, String> {
+    let auth = AuthLayer::required(app.auth.clone()).throttle(app.failures.clone());
+    let no_store =
+        SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+    let outer = ServiceBuilder::new()
+        // Nothing that an operator sees may stay in a cache, a refusal neither.
+        .layer(names.add("no_store", "always", no_store.clone()))
+        // Who calls; required, whatever the mode of the data plane.
+        .layer(names.add("auth", "required", auth.clone()))
+        // Only the master.
+        .layer(names.add("require", "master", RequireLayer::master()));
+    // Who did what, from where: one line in the log.
+    let outer = outer.layer(names.add("audit", "log", axum::middleware::from_fn(operator::audit)));
+
+    let master = Router::new()
+        .route("/api/spark/keys", get(keys::list).post(keys::issue))
+        .route("/api/spark/keys/{id}", delete(keys::revoke))
+        .route("/api/spark/keys/{id}/rotate", post(keys::rotate))
+        .route("/api/spark/errors", get(operator::errors))
+        .route("/api/spark/breakers", get(operator::breakers))
+        .route(
+            "/api/spark/breakers/{name}/{action}",
+            post(operator::set_breaker),
+        )
+        .route("/api/spark/stack", get(operator::stack))
+        .route("/api/spark/reload", post(operator::reload))
+        .layer(outer);
+    let scrape = Router::new()
+        .route("/metrics", get(operator::metrics))
+        .route("/api/metrics", get(operator::metrics));
+    let scrape = if plane == Plane::Admin {
+        // Who reaches the admin listener may scrape it.
+        scrape.layer(no_store)
+    } else {
+        let scope = Name::new("metrics:read").map_err(|e| e.to_string())?;
+        let require = RequireLayer::scope(scope).or_master();
+        scrape.layer(
+            ServiceBuilder::new()
+                .layer(no_store)
+                .layer(auth)
+                .layer(require),
+        )
+    };
+    Ok(master.merge(scrape))
+}
+
+/// The status for anyone, the details for the master: a bad key is refused here, too.
+fn health_route(app: &Arc<App>) -> Router<Arc<App>> {
+    let auth = AuthLayer::optional(app.auth.clone()).throttle(app.failures.clone());
+    Router::new()
+        .route("/api/spark/health", get(operator::health))
+        .layer(auth)
+}
+
+/// The one page for people, under the headers for HTML.
+fn page_route(app: &Arc<App>) -> Result<Router<Arc<App>>, String> {
+    let headers = security_headers(app, SecurityHeaders::html())?;
+    Ok(Router::new()
+        .route("/", get(page::page))
+        .layer(SecurityHeadersLayer::new(headers)))
+}
+
+/// The texts of a request that a model will read.
+fn prompts() -> Result<Fields, String> {
+    Fields::new(["prompt", "messages[].content", "messages[].content[].text"])
+        .map_err(|e| e.to_string())
+}
+
+fn security_headers(app: &App, set: SecurityHeaders) -> Result<SecurityHeaders, String> {
+    if app.config.server.https {
+        return Ok(set
+            .hsts(Hsts::years(2).include_subdomains())
+            .https(Https::Always));
+    }
+    Ok(set.https(Https::Never))
+}
+
+fn context(app: &App) -> ContextLayer {
+    let config = &app.config.server;
+    let header = match config.client_ip_header {
+        ClientIpHeader::XForwardedFor => ForwardedHeader::XForwardedFor,
+        ClientIpHeader::Forwarded => ForwardedHeader::Forwarded,
+    };
+    let proxies = TrustedProxies::new(config.trusted_proxies.clone()).header(header);
+    ContextLayer::new(app.clock.clone(), proxies).shape(shape)
+}
+
+/// Clients of OpenAI's API read its errors; all others read problem details.
+fn shape(request: &Parts) -> Shape {
+    match request.uri.path().starts_with("/v1/") {
+        true => Shape::OPENAI,
+        false => Shape::PROBLEM,
+    }
+}
+
+fn trusted(app: &App) -> String {
+    let proxies = app.config.server.trusted_proxies.len();
+    format!("trusted proxies: {proxies}")
+}
+
+fn metrics(app: &App) -> HttpMetricsLayer {
+    HttpMetricsLayer::new(app.clock.clone()).models(app.config.models())
+}
+
+fn cors(app: &App) -> Result<CorsLayer, String> {
+    let origins = app.config.cors.origins.iter().map(|origin| {
+        HeaderValue::from_str(origin)
+            .map_err(|_| format!("cors.origins: \"{origin}\" is no origin"))
+    });
+    let exposed = [
+        "cache-status",
+        "ratelimit",
+        "ratelimit-policy",
+        "retry-after",
+        "x-request-id",
+    ];
+    Ok(CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins.collect::<Result<Vec<_>, _>>()?))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers(["authorization", "content-type", "x-api-key"].map(HeaderName::from_static))
+        .expose_headers(exposed.map(HeaderName::from_static)))
+}
+
+type Trace = TraceLayer<
+    tower_http::classify::SharedClassifier<tower_http::classify::ServerErrorsAsFailures>,
+    fn(&Request<spark_serve::Body>) -> tracing::Span,
+>;
+
+fn trace() -> Trace {
+    fn span(request: &Request<spark_serve::Body>) -> tracing::Span {
+        let id = request.extensions().get::<RequestId>();
+        let id = id
+            .and_then(|id| id.header_value().to_str().ok())
+            .unwrap_or_default();
+        let path: String = request.uri().path().chars().take(200).collect();
+        tracing::info_span!("request", method = %request.method(), path, id)
+    }
+    TraceLayer::new_for_http().make_span_with(span as fn(&_) -> _)
+}
+
+/// A client's id is kept when it can do no harm in a log or a header.
+fn without_odd_request_id<B>(mut request: Request<B>) -> Request<B> {
+    let plain = |value: &HeaderValue| {
+        value.len() <= 64
+            && !value.is_empty()
+            && value
+                .as_bytes()
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    if request
+        .headers()
+        .get(&REQUEST_ID)
+        .is_some_and(|value| !plain(value))
+    {
+        request.headers_mut().remove(&REQUEST_ID);
+    }
+    request
+}
+
+/// What answers a panic that no layer caught.
+#[derive(Clone)]
+pub(crate) struct LastResort(http::HeaderMap);
+
+fn last_resort(headers: &SecurityHeaders) -> CatchPanicLayer<LastResort> {
+    let mut prebuilt = http::HeaderMap::new();
+    headers.apply(&mut prebuilt);
+    prebuilt.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    prebuilt.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    CatchPanicLayer::custom(LastResort(prebuilt))
+}
+
+impl tower_http::catch_panic::ResponseForPanic for LastResort {
+    type ResponseBody = http_body_util::Full<Bytes>;
+
+    fn response_for_panic(&mut self, _panic: Box<dyn Any + Send>) -> Response<Self::ResponseBody> {
+        const BODY: &str = r#"{"type":"about:blank","title":"Internal Server Error","status":500,"code":"internal_error"}"#;
+        let mut response = Response::new(Bytes::from_static(BODY.as_bytes()).into());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        *response.headers_mut() = self.0.clone();
+        let mut maker = MakeRequestUuid;
+        let made =
+            tower_http::request_id::MakeRequestId::make_request_id(&mut maker, &Request::new(()));
+        if let Some(id) = made {
+            response
+                .headers_mut()
+                .insert(REQUEST_ID, id.into_header_value());
+        }
+        response
+    }
+}
+
+async fn not_found(context: Context) -> axum::response::Response {
+    let problem = Problem::new(StatusCode::NOT_FOUND, "server", "not_found")
+        .detail("There is nothing here: `GET /` lists what there is.");
+    crate::routes::refuse(&context, problem)
+}
+
+async fn method_not_allowed(context: Context) -> axum::response::Response {
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "server",
+        "method_not_allowed",
+    )
+    .detail("This route knows other methods: see `Allow`.");
+    crate::routes::refuse(&context, problem)
+}
+
+fn into_axum_body<B>(response: Response<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<spark_core::BoxError>,
+{
+    response.map(Body::new)
+}

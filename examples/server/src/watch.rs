@@ -1,0 +1,122 @@
+//! The health of everything that stands behind the routes.
+
+use axum::body::Body;
+use axum::response::Response;
+use spark_auth::Authenticator;
+use spark_breaker::{Registry, State};
+use spark_cache::Cache;
+use spark_core::Clock;
+use spark_errors::ErrorTracker;
+use spark_health::{CheckResult, Gate, Health, Report};
+use spark_metrics::Metrics;
+
+use crate::app::Limiters;
+use crate::ask::chain;
+
+/// What is watched.
+pub(crate) struct Watched {
+    pub clock: Clock,
+    pub breakers: Registry,
+    pub metrics: Metrics,
+    pub errors: ErrorTracker,
+    pub cache: Cache,
+    pub auth: Authenticator,
+    pub limits: Limiters,
+}
+
+/// An open breaker is a warning and no reason to take the server out: the cache still serves, and
+/// another provider may.
+pub(crate) fn health(watched: Watched) -> Result<Health, String> {
+    let Watched {
+        clock,
+        breakers,
+        metrics,
+        errors,
+        cache,
+        auth,
+        limits,
+    } = watched;
+    Health::builder()
+        .service_id("spark-server")
+        .release(env!("CARGO_PKG_VERSION"))
+        .clock(clock)
+        .check_fn("breakers", Gate::Warn, move || breaker_states(&breakers))
+        .check_fn("metrics", Gate::Warn, move || recorder(&metrics))
+        .check_fn("errors", Gate::Warn, move || tracker(&errors))
+        .check_fn("cache", Gate::Info, move || {
+            CheckResult::pass().observed(cache.stats().bytes, "bytes")
+        })
+        .check_fn("keys", Gate::Info, move || {
+            CheckResult::pass().observed(auth.len(), "keys")
+        })
+        .check_fn("limits", Gate::Info, move || tables(&limits))
+        .build()
+        .map_err(|e| chain(&e))
+}
+
+/// The report as a response: the status for anyone, or everything.
+pub(crate) fn respond(report: Report, detailed: bool) -> Response {
+    let response = match detailed {
+        true => report.into_response(),
+        false => report.public().into_response(),
+    };
+    response.map(Body::from)
+}
+
+fn breaker_states(breakers: &Registry) -> CheckResult {
+    let snapshots = breakers.snapshots();
+    let open = snapshots
+        .iter()
+        .filter(|s| s.state != State::Closed)
+        .count();
+    let all = match open {
+        0 => CheckResult::pass(),
+        _ => CheckResult::warn(format!("{open} of {} are not closed", snapshots.len())),
+    };
+    snapshots
+        .iter()
+        .fold(all.observed(open, "open"), |all, snapshot| {
+            let state = snapshot.state.as_str();
+            let part = match snapshot.state {
+                State::Closed => CheckResult::pass(),
+                _ => CheckResult::warn(state),
+            };
+            all.part(snapshot.name.to_string(), part.observed(state, "state"))
+        })
+}
+
+fn recorder(metrics: &Metrics) -> CheckResult {
+    let stats = metrics.stats();
+    let result = if !stats.upkeep_running {
+        CheckResult::warn("the upkeep has ended: memory will grow")
+    } else if stats.overflowed > 0 || stats.refused > 0 {
+        CheckResult::warn("some series were beyond the cap")
+    } else {
+        CheckResult::pass()
+    };
+    result.observed(stats.series, "series")
+}
+
+fn tracker(errors: &ErrorTracker) -> CheckResult {
+    let stats = errors.stats();
+    let dropped: u64 = stats.hooks.iter().map(|hook| hook.dropped).sum();
+    let result = match dropped {
+        0 => CheckResult::pass(),
+        _ => CheckResult::warn(format!("{dropped} events did not reach their hook")),
+    };
+    result.observed(stats.groups, "groups")
+}
+
+fn tables(limits: &Limiters) -> CheckResult {
+    let tables = [&limits.ip, &limits.tenant, &limits.export];
+    let evicted: u64 = tables
+        .iter()
+        .flat_map(|limiter| limiter.stats())
+        .map(|table| table.evicted_live)
+        .sum();
+    match evicted {
+        0 => CheckResult::pass(),
+        _ => CheckResult::warn("debts were forgotten: raise ratelimit.capacity"),
+    }
+    .observed(evicted, "evictions")
+}

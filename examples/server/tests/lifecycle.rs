@@ -1,0 +1,285 @@
+//! Start, reload, stop.
+#![allow(missing_docs, reason = "a test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests measure real time"
+)]
+
+mod common;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Server, prompt};
+
+#[tokio::test]
+async fn told_to_stop_under_load_it_finishes_what_is_under_way() {
+    let mut server = Server::with(
+        "[[ratelimit.policies]]\nname = \"requests\"\nquota = 60000\nper = \"1m\"\n",
+        &[
+            ("SPARK_DRAIN_DELAY", "1s"),
+            ("SPARK_PROVIDERS_DEMO_DEMO_LATENCY", "300ms"),
+            ("SPARK_CACHE_WHEN", "never"),
+        ],
+    );
+    let user = server.client().bearer(&server.key("acme").await);
+    assert_eq!(server.client().get("/readyz").await.status, 200);
+
+    let mut calls = Vec::new();
+    for n in 0..40 {
+        let user = user.clone();
+        calls.push(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(n * 10)).await;
+            user.post("/api/spark/generate", &prompt(&format!("call {n}")))
+                .await
+        }));
+    }
+    let stream = {
+        let user = user.clone();
+        let mut body = prompt("a stream");
+        body["stream"] = true.into();
+        tokio::spawn(async move { user.stream("/api/spark/generate", &body).await })
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.terminate();
+
+    // Readiness turns while connections are still accepted.
+    let deadline = Instant::now() + Duration::from_millis(800);
+    let mut ready = 200;
+    while ready != 503 && Instant::now() < deadline {
+        ready = server.client().get("/readyz").await.status.as_u16();
+    }
+    assert_eq!(ready, 503);
+    assert_eq!(
+        server.client().get("/livez").await.status,
+        200,
+        "draining is not dead"
+    );
+
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), answer.broken),
+            (200, false),
+            "{}",
+            answer.text()
+        );
+    }
+    let stream = stream.await.unwrap();
+    assert!(!stream.broken && stream.text().ends_with("data: [DONE]\n\n"));
+
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.is_running() {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let status = server.process.child.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_quota_and_a_bad_file_changes_nothing() {
+    let policy = |quota: u32, burst: u32| {
+        format!(
+            "[[ratelimit.policies]]\nname = \"requests\"\nquota = {quota}\nper = \"1m\"\nburst = {burst}\n"
+        )
+    };
+    let server = Server::with(&policy(60, 2), &[]);
+    let file = server.dir.join("spark.toml");
+    let user = server.client().bearer(&server.key("acme").await);
+    let master = server.client().bearer(&server.master);
+    while user.get("/v1/models").await.status == 200 {}
+
+    std::fs::write(&file, policy(6_000, 1_000)).unwrap();
+    let reloaded = master
+        .send(http::Method::POST, "/api/spark/reload", "")
+        .await;
+    assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+    assert_eq!(
+        reloaded.json()["needs_restart"],
+        serde_json::json!([]),
+        "{}",
+        reloaded.text()
+    );
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let answer = user.get("/v1/models").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.header("ratelimit-policy").contains("q=6000"));
+
+    std::fs::write(&file, "[server]\nlisten = 3\n").unwrap();
+    let refused = master
+        .send(http::Method::POST, "/api/spark/reload", "")
+        .await;
+    assert_eq!(refused.status, 422);
+    assert!(
+        refused.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains("line 2"),
+        "{}",
+        refused.text()
+    );
+    assert!(
+        user.get("/v1/models")
+            .await
+            .header("ratelimit-policy")
+            .contains("q=6000")
+    );
+
+    std::fs::write(
+        &file,
+        format!(
+            "{}[cors]\norigins = [\"https://a.example\"]\n",
+            policy(60, 2)
+        ),
+    )
+    .unwrap();
+    let reloaded = master
+        .send(http::Method::POST, "/api/spark/reload", "")
+        .await;
+    assert_eq!(
+        reloaded.json()["needs_restart"],
+        serde_json::json!(["cors"]),
+        "{}",
+        reloaded.text()
+    );
+}
+
+fn run(
+    args: &[&str],
+    env: &[(&str, &str)],
+    dir: &std::path::Path,
+) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_spark-server"))
+        .args(args)
+        .current_dir(dir)
+        .env("SPARK_DATA_DIR", "data")
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn the_commands_do_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, err) = run(&["check"], &[], dir.path());
+    assert_eq!(
+        (code, out.trim()),
+        (Some(0), "the configuration is valid"),
+        "{err}"
+    );
+    assert!(
+        !dir.path().join("data").exists(),
+        "a check leaves nothing behind"
+    );
+
+    std::fs::write(
+        dir.path().join("bad.toml"),
+        "[server]\nmax_body = \"1 MB\"\n",
+    )
+    .unwrap();
+    let (code, _, err) = run(&["--config", "bad.toml", "check"], &[], dir.path());
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("line 2") && err.contains("1 MB") && err.contains("1MiB"),
+        "{err}"
+    );
+
+    let (code, out, _) = run(&["keys", "new-master"], &[], dir.path());
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("spark_mk_live_"));
+
+    let (code, out, err) = run(&["keys", "issue", "--tenant", "acme"], &[], dir.path());
+    assert_eq!(code, Some(0), "{err}");
+    let issued: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let id = issued["id"].as_str().unwrap();
+    let (_, out, _) = run(&["keys", "list"], &[], dir.path());
+    assert!(
+        out.contains(id) && !out.contains(issued["key"].as_str().unwrap()),
+        "{out}"
+    );
+    let (code, _, err) = run(&["keys", "revoke", id], &[], dir.path());
+    assert_eq!(code, Some(0), "{err}");
+    let (code, _, err) = run(&["keys", "revoke", "nobody"], &[], dir.path());
+    assert_eq!(code, Some(2));
+    assert!(err.contains("no key has this id"), "{err}");
+
+    let (code, _, err) = run(
+        &["healthcheck"],
+        &[("SPARK_LISTEN", "127.0.0.1:1")],
+        dir.path(),
+    );
+    assert_eq!(code, Some(1), "{err}");
+    let (code, _, err) = run(&[], &[("SPARK_LISTEN", "0.0.0.0:0")], dir.path());
+    assert_eq!(code, Some(2));
+    assert!(err.contains("SPARK_MASTER_KEY"), "{err}");
+}
+
+#[test]
+fn a_running_server_holds_its_keys() {
+    let server = Server::start();
+    let (code, _, err) = run(&["keys", "list"], &[], &server.dir);
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("/api/spark/keys"),
+        "the error names the route: {err}"
+    );
+    let listen = server.address().to_string();
+    let (code, _, err) = run(&["healthcheck"], &[("SPARK_LISTEN", &listen)], &server.dir);
+    assert_eq!(code, Some(0), "{err}");
+}
+
+#[test]
+fn the_order_of_the_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, err) = run(&["stack"], &[], dir.path());
+    assert_eq!(code, Some(0), "{err}");
+    let names: Vec<&str> = out
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "edge",
+            "last_resort",
+            "request_id",
+            "trace",
+            "context",
+            "metrics",
+            "security_headers",
+            "cors",
+            "catch_panic",
+            "probes",
+            "load_shed",
+            "body_limit",
+            "ip_limit",
+            "data",
+            "auth",
+            "ledger",
+            "require",
+            "tenant_limit",
+            "sanitize",
+            "cache",
+            "control",
+            "no_store",
+            "auth",
+            "require",
+            "audit",
+            "outbound",
+            "failover",
+            "retry",
+            "breaker",
+            "bulkhead",
+            "timeouts",
+            "client",
+        ]
+    );
+}

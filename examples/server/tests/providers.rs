@@ -1,0 +1,231 @@
+//! The `openai` provider against an upstream in a process of its own.
+#![allow(missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Server, Upstream, prompt, providers};
+use serde_json::json;
+
+const BREAKER: &str =
+    "window = \"10s\", min_calls = 4, failure_rate = 0.5, open_for = \"1s\", probes = 1";
+const ENV: [(&str, &str); 2] = [
+    ("MOCK_KEY", "the-providers-own-key"),
+    ("SPARK_CACHE_WHEN", "always"),
+];
+
+async fn server_with(upstreams: &[(&str, &Upstream)]) -> (Server, common::Client) {
+    let config = format!(
+        "{}\n[[ratelimit.policies]]\nname = \"requests\"\nquota = 6000\nper = \"1m\"\n",
+        providers(upstreams, BREAKER)
+    );
+    let server = Server::with(&config, &ENV);
+    let client = server.client().bearer(&server.key("acme").await);
+    (server, client)
+}
+
+#[tokio::test]
+async fn an_answer_comes_whole_and_streamed_and_is_cached() {
+    let upstream = Upstream::start();
+    let (_server, user) = server_with(&[("primary", &upstream)]).await;
+    let first = user.post("/api/spark/generate", &prompt("hello")).await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    assert_eq!(first.json()["provider"], "primary");
+    let again = user.post("/api/spark/generate", &prompt("hello")).await;
+    assert!(again.header("cache-status").starts_with("spark; hit"));
+    assert_eq!(
+        upstream.calls().await,
+        1,
+        "a hit does not reach the provider"
+    );
+
+    let mut body = prompt("hello");
+    body["stream"] = true.into();
+    let streamed = user.stream("/api/spark/generate", &body).await;
+    assert!(!streamed.broken);
+    let text: String = streamed
+        .events()
+        .iter()
+        .filter_map(|e| e["delta"].as_str())
+        .collect();
+    assert_eq!(text, first.json()["output"].as_str().unwrap());
+    assert!(streamed.frames.len() > 3, "word by word");
+    assert_eq!(upstream.calls().await, 2);
+}
+
+#[tokio::test]
+async fn nothing_of_the_clients_reaches_the_provider() {
+    let upstream = Upstream::start();
+    let (server, _) = server_with(&[("primary", &upstream)]).await;
+    let key = server.key("acme").await;
+    let user = server
+        .client()
+        .bearer(&key)
+        .header("cookie", "session=secret")
+        .header("x-spark-tenant", "other")
+        .header("x-custom", "private")
+        .header("x-forwarded-for", "192.0.2.7");
+    assert_eq!(
+        user.post("/api/spark/generate", &prompt("hello"))
+            .await
+            .status,
+        200
+    );
+    let ask = json!({"model": "some-model", "messages": [{"role": "user", "content": "hello"}]});
+    assert_eq!(user.post("/v1/chat/completions", &ask).await.status, 200);
+    assert_eq!(upstream.calls().await, 2);
+
+    let stats = upstream.stats().await;
+    let headers = stats["last_headers"].as_object().unwrap();
+    assert_eq!(headers["authorization"], "Bearer the-providers-own-key");
+    for name in [
+        "cookie",
+        "x-spark-tenant",
+        "x-custom",
+        "x-forwarded-for",
+        "x-api-key",
+    ] {
+        assert!(!headers.contains_key(name), "{name} reached the provider");
+    }
+    assert!(!stats.to_string().contains(&key));
+
+    // The other way to send a key.
+    let user = server.client().header("x-api-key", &key);
+    assert_eq!(
+        user.post("/api/spark/generate", &prompt("again"))
+            .await
+            .status,
+        200
+    );
+    assert!(!upstream.stats().await.to_string().contains(&key));
+}
+
+#[tokio::test]
+async fn the_second_provider_answers_when_the_first_fails() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let (_server, user) = server_with(&[("first", &first), ("second", &second)]).await;
+    for mode in [
+        json!({"mode": "error500"}),
+        json!({"mode": "rate_limited", "retry_after": 1}),
+        json!({"mode": "stall_head"}),
+    ] {
+        first.mode(mode.clone()).await;
+        let answer = user
+            .post("/api/spark/generate", &prompt(&mode.to_string()))
+            .await;
+        assert_eq!(answer.status, 200, "{mode}: {}", answer.text());
+        assert_eq!(answer.json()["provider"], "second", "{mode}");
+    }
+    // Only the named provider, where one is named.
+    first.mode(json!({"mode": "error500"})).await;
+    let mut body = prompt("only the first");
+    body["provider"] = "first".into();
+    let calls = second.calls().await;
+    let answer = user.post("/api/spark/generate", &body).await;
+    assert!(answer.status.is_server_error(), "{}", answer.text());
+    assert_eq!(second.calls().await, calls);
+}
+
+#[tokio::test]
+async fn the_breaker_opens_and_recovers() {
+    let upstream = Upstream::start();
+    let (server, user) = server_with(&[("primary", &upstream)]).await;
+    let master = server.client().bearer(&server.master);
+    let state = async || {
+        let breakers = master.get("/api/spark/breakers").await.json();
+        breakers["breakers"][0]["state"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    upstream.mode(json!({"mode": "error500"})).await;
+    for n in 0..4 {
+        let answer = user
+            .post("/api/spark/generate", &prompt(&format!("fails {n}")))
+            .await;
+        assert!(answer.status.is_server_error(), "{}", answer.text());
+    }
+    assert_eq!(state().await, "open");
+    let calls = upstream.calls().await;
+    let refused = user
+        .post("/api/spark/generate", &prompt("while open"))
+        .await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.json()["code"], "breaker_open");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!(wait >= 1);
+    assert_eq!(upstream.calls().await, calls, "an open breaker asks nobody");
+
+    // Readiness stays, for the cache still serves; the health says what is wrong.
+    assert_eq!(server.client().get("/readyz").await.status, 200);
+
+    upstream.mode(json!({"mode": "ok"})).await;
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    let recovered = async {
+        loop {
+            let answer = user.post("/api/spark/generate", &prompt("recovers")).await;
+            if answer.status == 200 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), recovered)
+        .await
+        .expect("it recovers");
+    assert_eq!(state().await, "closed");
+}
+
+#[tokio::test]
+async fn a_cut_stream_is_an_error_and_is_never_cached() {
+    let upstream = Upstream::start();
+    let (_server, user) = server_with(&[("primary", &upstream)]).await;
+    for mode in ["cut", "cut_clean"] {
+        upstream.mode(json!({ "mode": mode })).await;
+        let mut body = prompt(mode);
+        body["stream"] = true.into();
+        let cut = user.stream("/api/spark/generate", &body).await;
+        assert_eq!(cut.status, 200, "the head was out before");
+        assert!(
+            cut.broken,
+            "{mode}: the body must not look complete: {}",
+            cut.text()
+        );
+        let last = cut.events().pop().unwrap();
+        assert_eq!(
+            last["error"]["code"],
+            "provider_cut_off",
+            "{mode}: {}",
+            cut.text()
+        );
+
+        upstream.mode(json!({ "mode": "ok" })).await;
+        let whole = user.stream("/api/spark/generate", &body).await;
+        assert!(
+            !whole.headers["cache-status"]
+                .to_str()
+                .unwrap()
+                .contains("hit"),
+            "{mode}"
+        );
+        assert!(!whole.broken && whole.text().ends_with("data: [DONE]\n\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_stream_is_cut_by_the_idle_limit() {
+    let upstream = Upstream::start();
+    let (_server, user) = server_with(&[("primary", &upstream)]).await;
+    upstream.mode(json!({ "mode": "stall" })).await;
+    let mut body = prompt("stalls");
+    body["stream"] = true.into();
+    let start = std::time::Instant::now();
+    let cut = user.stream("/api/spark/generate", &body).await;
+    assert!(cut.broken, "{}", cut.text());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "the idle limit is 1 s"
+    );
+}
