@@ -44,7 +44,7 @@ pin_project! {
     pub(crate) enum State<S, B, F> {
         Reading { #[pin] body: Collect<B>, waiting: Option<Waiting<S>> },
         Passing { #[pin] future: F },
-        Refused { problem: Option<Problem> },
+        Refused { problem: Option<Box<Problem>> },
     }
 }
 
@@ -90,7 +90,8 @@ where
                 }
                 StateProj::Passing { future } => {
                     let mut response = ready!(future.poll(cx))?.map(ResponseBody::inner);
-                    if let Some(report) = this.report.take() {
+                    // Most reports are empty, and an extension costs three allocations.
+                    if let Some(report) = this.report.take().filter(|r| r.fields.is_some()) {
                         response.extensions_mut().insert(report);
                     }
                     return Poll::Ready(Ok(response));
@@ -124,12 +125,12 @@ fn judge(
     parts: &mut Parts,
     rules: &Rules,
     report: &mut Option<SanitizeReport>,
-) -> Result<Bytes, Problem> {
-    let bytes = read.map_err(|error| unreadable(&error))?;
+) -> Result<Bytes, Box<Problem>> {
+    let bytes = read.map_err(|error| Box::new(unreadable(&error)))?;
     let mut seen = rules
         .sanitizer
         .inspect_json(&bytes, &rules.fields)
-        .map_err(|error| invalid(&error))?;
+        .map_err(|error| Box::new(invalid(&error)))?;
     count(seen.fields());
     let refusal = refusal(&seen, rules);
     let changed = seen.take_new_body();
@@ -138,7 +139,7 @@ fn judge(
     let fields = (!fields.is_empty()).then(|| fields.into());
     *report = Some(SanitizeReport { action, fields });
     if let Some(problem) = refusal {
-        return Err(problem);
+        return Err(Box::new(problem));
     }
     if let Some(report) = report.as_ref() {
         parts.extensions.insert(report.clone());

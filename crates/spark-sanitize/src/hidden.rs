@@ -53,7 +53,7 @@ impl Smuggled {
             '\u{2064}' => 1,
             _ => return,
         };
-        if self.bit_count % 8 == 0 {
+        if self.bit_count.is_multiple_of(8) {
             self.bits.push(0);
         }
         if let Some(byte) = self.bits.last_mut() {

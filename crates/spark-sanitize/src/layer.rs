@@ -12,7 +12,7 @@ use crate::{
 /// Reads JSON bodies, checks and cleans them, and refuses what must not pass.
 ///
 /// A body that passes is handed on whole, as `RequestBody`, with a [`SanitizeReport`] among the
-/// request's extensions; the response gets the same extension.
+/// request's extensions; where something was found, the response gets it, too.
 ///
 /// ```
 /// use spark_sanitize::{Fields, SanitizeLayer, Sanitizer};
@@ -91,7 +91,7 @@ impl<S> Layer<S> for SanitizeLayer {
     }
 }
 
-/// An extension of requests that were inspected, and of their responses.
+/// An extension of requests that were inspected, and of responses where something was found.
 ///
 /// It is for the service itself: nothing of it is told to the client.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Input limits, Unicode cleaning and prompt-injection findings for tower services.
+#![doc = include_str!("docs/manual.md")]
 #![forbid(unsafe_code)]
 
 mod body;

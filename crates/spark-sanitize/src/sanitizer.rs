@@ -136,6 +136,9 @@ impl Sanitizer {
         let mut hits: Vec<(usize, Range<usize>)> = Vec::new();
         let (view, to_cleaned) = canonical(&cleaned.text);
         self.0.engine.scan(&view, &off, &mut |rule, span| {
+            if is_negated(rule, &view, span.start) {
+                return;
+            }
             let in_cleaned = to_cleaned.span(&span, &cleaned.text);
             let in_text = cleaned.offsets.span(&in_cleaned, text);
             collect(collector, policy, rule, place(in_text), View::Canonical);
@@ -261,6 +264,47 @@ fn has_company(hits: &[(usize, Range<usize>)]) -> bool {
                     && (elsewhere.end <= place.start || place.end <= elsewhere.start)
             })
         })
+}
+
+/// "Never ignore your instructions" is good advice: the word before an order to set them aside.
+fn is_negated(rule: usize, view: &str, start: usize) -> bool {
+    if RULES
+        .get(rule)
+        .is_none_or(|rule| rule.kind != Kind::Override)
+    {
+        return false;
+    }
+    let word = |text: &[u8]| {
+        let end = text
+            .iter()
+            .rposition(u8::is_ascii_alphanumeric)
+            .map_or(0, |i| i + 1);
+        let is_part = |b: &u8| b.is_ascii_alphanumeric() || *b == b'\'' || !b.is_ascii();
+        let from = text
+            .get(..end)?
+            .iter()
+            .rposition(|b| !is_part(b))
+            .map_or(0, |i| i + 1);
+        Some((from, text.get(from..end)?.to_ascii_lowercase()))
+    };
+    let before = view
+        .as_bytes()
+        .get(start.saturating_sub(16)..start)
+        .unwrap_or_default();
+    let Some((from, last)) = word(before) else {
+        return false;
+    };
+    let negates = matches!(
+        &*last,
+        b"not" | b"never" | b"dont" | b"nicht" | b"non" | b"nao" | b"no"
+    ) || last.ends_with(b"n't")
+        || last.ends_with("n\u{2019}t".as_bytes());
+    // "Why not …?" is no negation.
+    negates
+        && before
+            .get(..from)
+            .and_then(word)
+            .is_none_or(|(_, word)| word != b"why")
 }
 
 /// Breaks up control tokens, and puts `[removed]` in the place of anything else.

@@ -1,4 +1,9 @@
 //! The layers, without a socket.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot be set up fails"
+)]
 
 use std::{
     convert::Infallible,
@@ -95,8 +100,7 @@ async fn a_clean_body_is_handed_on_as_it_came() {
     );
     assert_eq!(answer.headers["x-seen"], "true");
     assert_eq!(answer.headers["x-whole"], "true");
-    let report = answer.report.unwrap();
-    assert_eq!((report.action(), report.fields().len()), (Action::Allow, 0));
+    assert!(answer.report.is_none(), "there is nothing to say");
 }
 
 #[tokio::test]

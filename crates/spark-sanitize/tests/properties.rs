@@ -1,4 +1,9 @@
 //! Properties that hold for any input.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot be set up fails"
+)]
 
 use proptest::prelude::*;
 use spark_sanitize::{Action, Fields, Limits, Origin, Preset, Sanitizer, check_json};

@@ -1,4 +1,9 @@
 //! Over a real socket, under bare hyper.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot be set up fails"
+)]
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 

@@ -1,9 +1,18 @@
 //! What stays and what goes, by context; and what is found in unseen characters.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot be set up fails"
+)]
+
+use std::sync::LazyLock;
 
 use spark_sanitize::{Action, Kind, Origin, Preset, Report, Sanitizer, View};
 
+/// Building compiles all rules, so it is done once.
 fn sanitizer() -> Sanitizer {
-    Sanitizer::builder().build().unwrap()
+    static BALANCED: LazyLock<Sanitizer> = LazyLock::new(|| Sanitizer::builder().build().unwrap());
+    BALANCED.clone()
 }
 
 fn rules(report: &Report<'_>) -> Vec<&'static str> {
