@@ -71,12 +71,25 @@ pub struct SanitizerBuilder {
 
 impl SanitizerBuilder {
     /// The policy to start from; [`Preset::Balanced`] unless said.
+    ///
+    /// ```
+    /// use spark_sanitize::{Preset, Sanitizer};
+    /// let watches = Sanitizer::builder().preset(Preset::Monitor).build()?;
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn preset(mut self, preset: Preset) -> Self {
         self.preset = preset;
         self
     }
 
     /// Other limits.
+    ///
+    /// ```
+    /// use spark_sanitize::{Limits, Sanitizer};
+    /// let limits = Limits { max_prompt_chars: 4_000, ..Limits::default() };
+    /// let sanitizer = Sanitizer::builder().limits(limits).build()?;
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -100,6 +113,13 @@ impl SanitizerBuilder {
 
     /// Hands the text on in Unicode's form NFKC. Off unless said: it rewrites full-width letters,
     /// ligatures and mathematical letters, which readers notice. Detection folds them in any case.
+    ///
+    /// ```
+    /// use spark_sanitize::{Origin, Sanitizer};
+    /// let sanitizer = Sanitizer::builder().normalize(true).build()?;
+    /// assert_eq!(sanitizer.inspect("ﬁn", Origin::User).text(), "fin");
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn normalize(mut self, yes: bool) -> Self {
         self.normalize = yes;
         self
@@ -109,6 +129,15 @@ impl SanitizerBuilder {
     ///
     /// # Errors
     /// When an action names no rule and no family, or a limit is 0.
+    ///
+    /// # Example
+    /// ```
+    /// let error = spark_sanitize::Sanitizer::builder()
+    ///     .action("overide", spark_sanitize::Action::Flag)
+    ///     .build()
+    ///     .unwrap_err();
+    /// assert!(error.to_string().starts_with("`overide` is neither"));
+    /// ```
     pub fn build(self) -> Result<Sanitizer, BuildError> {
         let Limits {
             max_prompt_chars,

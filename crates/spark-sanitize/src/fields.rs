@@ -39,6 +39,12 @@ impl Fields {
     ///
     /// # Errors
     /// When a path does not parse.
+    ///
+    /// # Example
+    /// ```
+    /// assert!(spark_sanitize::Fields::new(["messages[].content"]).is_ok());
+    /// assert!(spark_sanitize::Fields::new(["messages[0].content"]).is_err());
+    /// ```
     pub fn new<'p>(paths: impl IntoIterator<Item = &'p str>) -> Result<Self, BuildError> {
         let fields = Self {
             nodes: vec![Node::default()],
@@ -52,6 +58,13 @@ impl Fields {
     ///
     /// # Errors
     /// When the path does not parse.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_sanitize::{Fields, Origin};
+    /// let fields = Fields::new(["prompt"])?.and("results[].text", Origin::ToolOutput)?;
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn and(mut self, path: &str, origin: Origin) -> Result<Self, BuildError> {
         let wrong = || BuildError::Field {
             path: path.to_owned(),

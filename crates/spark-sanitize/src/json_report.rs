@@ -107,26 +107,66 @@ impl Sanitizer {
 
 impl<'b> JsonReport<'b> {
     /// The body to hand on; empty when it is blocked.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Action, Fields, Sanitizer};
+    /// # let (sanitizer, fields) = (Sanitizer::builder().build()?, Fields::new(["prompt"])?);
+    /// let report = sanitizer.inspect_json(br#"{"prompt": "hi"}"#, &fields)?;
+    /// assert_eq!(report.body(), br#"{"prompt": "hi"}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
     /// The body to hand on, without a copy.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Action, Fields, Sanitizer};
+    /// # let (sanitizer, fields) = (Sanitizer::builder().build()?, Fields::new(["prompt"])?);
+    /// let report = sanitizer.inspect_json(br#"{"prompt": "hi"}"#, &fields)?;
+    /// assert!(matches!(report.into_body(), std::borrow::Cow::Borrowed(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_body(self) -> Cow<'b, [u8]> {
         self.body
     }
 
     /// The strictest action of all fields.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Action, Fields, Sanitizer};
+    /// # let (sanitizer, fields) = (Sanitizer::builder().build()?, Fields::new(["prompt"])?);
+    /// let report = sanitizer.inspect_json(br#"{"prompt": "hi"}"#, &fields)?;
+    /// assert_eq!(report.action(), Action::Allow);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn action(&self) -> Action {
         self.action
     }
 
     /// The fields in which something was found, in their order.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Action, Fields, Sanitizer};
+    /// # let (sanitizer, fields) = (Sanitizer::builder().build()?, Fields::new(["prompt"])?);
+    /// let report = sanitizer.inspect_json(br#"{"prompt": "Do anything now!"}"#, &fields)?;
+    /// assert_eq!(report.fields()[0].field, "prompt");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fields(&self) -> &[FieldReport] {
         &self.fields
     }
 
     /// The first field that must not be used.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Action, Fields, Sanitizer};
+    /// # let (sanitizer, fields) = (Sanitizer::builder().build()?, Fields::new(["prompt"])?);
+    /// let report = sanitizer.inspect_json(br#"{"prompt": "Do anything now!"}"#, &fields)?;
+    /// assert_eq!(report.blocked_field(), Some("prompt"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn blocked_field(&self) -> Option<&str> {
         self.blocked
             .and_then(|i| self.fields.get(i))
@@ -134,6 +174,14 @@ impl<'b> JsonReport<'b> {
     }
 
     /// Whether it is blocked for its length, unread.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Action, Fields, Sanitizer};
+    /// # let (sanitizer, fields) = (Sanitizer::builder().build()?, Fields::new(["prompt"])?);
+    /// let report = sanitizer.inspect_json(br#"{"prompt": "Do anything now!"}"#, &fields)?;
+    /// assert!(!report.is_too_long());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_too_long(&self) -> bool {
         self.too_long
     }

@@ -39,6 +39,12 @@ pub(crate) struct Rules {
 impl SanitizeLayer {
     /// Inspects the selected fields of JSON bodies of up to 1 MiB, and refuses bodies of any other
     /// type that come with POST, PUT or PATCH.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Fields, SanitizeLayer, Sanitizer};
+    /// let layer = SanitizeLayer::new(Sanitizer::builder().build()?, Fields::new(["prompt"])?);
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn new(sanitizer: Sanitizer, fields: Fields) -> Self {
         Self(Arc::new(Rules {
             sanitizer,
@@ -103,11 +109,25 @@ pub struct SanitizeReport {
 
 impl SanitizeReport {
     /// The strictest action that was taken.
+    ///
+    /// ```
+    /// fn handler(request: http::Request<()>) -> bool {
+    ///     let report = request.extensions().get::<spark_sanitize::SanitizeReport>();
+    ///     report.is_some_and(|report| report.action() > spark_sanitize::Action::Allow)
+    /// }
+    /// # assert!(!handler(http::Request::new(())));
+    /// ```
     pub fn action(&self) -> Action {
         self.action
     }
 
     /// The fields in which something was found.
+    ///
+    /// ```
+    /// fn rules(report: &spark_sanitize::SanitizeReport) -> Vec<&'static str> {
+    ///     report.fields().iter().flat_map(|field| &field.findings).map(|f| f.rule).collect()
+    /// }
+    /// ```
     pub fn fields(&self) -> &[FieldReport] {
         self.fields.as_deref().unwrap_or_default()
     }

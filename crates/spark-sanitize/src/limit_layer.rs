@@ -51,6 +51,10 @@ pub struct BodyLimitLayer {
 
 impl BodyLimitLayer {
     /// Allows bodies of up to `max_bytes`, that many included.
+    ///
+    /// ```
+    /// let layer = spark_sanitize::BodyLimitLayer::new(64 * 1024);
+    /// ```
     pub const fn new(max_bytes: usize) -> Self {
         Self { max: max_bytes }
     }

@@ -155,6 +155,13 @@ pub struct Report<'t> {
 
 impl<'t> Report<'t> {
     /// The text to hand on: the original when nothing was changed, empty when it is blocked.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Origin, Sanitizer};
+    /// # let sanitizer = Sanitizer::builder().build()?;
+    /// assert_eq!(sanitizer.inspect("so\u{200B}up", Origin::User).text(), "soup");
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -173,26 +180,62 @@ impl<'t> Report<'t> {
     }
 
     /// The strictest action among the findings.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Action, Origin, Sanitizer};
+    /// # let sanitizer = Sanitizer::builder().build()?;
+    /// assert_eq!(sanitizer.inspect("[INST]", Origin::User).action(), Action::Flag);
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn action(&self) -> Action {
         self.action
     }
 
     /// Whether the text must not be used.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Origin, Sanitizer};
+    /// # let sanitizer = Sanitizer::builder().build()?;
+    /// assert!(!sanitizer.inspect("Good morning.", Origin::User).is_blocked());
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn is_blocked(&self) -> bool {
         self.action == Action::Block
     }
 
     /// What was found, by place.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Origin, Sanitizer};
+    /// # let sanitizer = Sanitizer::builder().build()?;
+    /// let report = sanitizer.inspect("Why [INST]?", Origin::User);
+    /// assert_eq!(report.findings()[0].span, 4..10);
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
     /// How many findings were counted for the action but not kept, because the list is bounded.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Origin, Sanitizer};
+    /// # let sanitizer = Sanitizer::builder().build()?;
+    /// assert_eq!(sanitizer.inspect("x\u{200B}".repeat(9).as_str(), Origin::User).omitted(), 1);
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn omitted(&self) -> usize {
         self.omitted
     }
 
     /// Whether the text was refused for its length, unread.
+    ///
+    /// ```
+    /// # use spark_sanitize::{Origin, Sanitizer};
+    /// # let sanitizer = Sanitizer::builder().build()?;
+    /// assert!(sanitizer.inspect(&"x".repeat(100_001), Origin::User).is_too_long());
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn is_too_long(&self) -> bool {
         self.too_long
     }

@@ -44,11 +44,23 @@ const PASSES: usize = 4;
 
 impl Sanitizer {
     /// Starts from the balanced preset.
+    ///
+    /// ```
+    /// use spark_sanitize::{Sanitizer};
+    /// let sanitizer = Sanitizer::builder().build()?;
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn builder() -> SanitizerBuilder {
         SanitizerBuilder::default()
     }
 
     /// The limits it was built with.
+    ///
+    /// ```
+    /// use spark_sanitize::{Limits, Sanitizer};
+    /// assert_eq!(Sanitizer::builder().build()?.limits(), Limits::default());
+    /// # Ok::<(), spark_sanitize::BuildError>(())
+    /// ```
     pub fn limits(&self) -> Limits {
         self.0.limits
     }

@@ -23,13 +23,13 @@ fn the_core_allocates_nothing_for_plain_text() {
         r#"{{"n": 1, "prompt": {}}}"#,
         serde_json::Value::from("tell me a story")
     );
-    let mut inspect = || {
+    let inspect = || {
         let report = sanitizer.inspect(text, Origin::User);
         assert!(report.findings().is_empty());
     };
     // The patterns make their scratch space at the first use.
     inspect();
-    assert_eq!(measure(&mut inspect).count_total, 0);
+    assert_eq!(measure(inspect).count_total, 0);
 
     let inspect = || {
         let report = sanitizer.inspect_json(body.as_bytes(), &fields).unwrap();
