@@ -74,6 +74,7 @@ mod body;
 mod config;
 mod connection;
 mod error;
+mod flushed;
 pub mod metrics;
 mod server;
 mod service;

@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use crate::body::{Body, Late, TimedBody};
 use crate::config::Config;
+use crate::flushed::Flushed;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ where
     S: Service<Request<Body>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<B>>;
+    type Response = Response<ResponseBody<Flushed<B>>>;
     type Error = BoxError;
     type Future = Answer<S, S::Future>;
 
@@ -87,7 +88,7 @@ where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody<B>>, BoxError>;
+    type Output = Result<Response<ResponseBody<Flushed<B>>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -123,8 +124,8 @@ where
     }
 }
 
-fn pass_on<B>(response: Response<B>) -> Response<ResponseBody<B>> {
-    response.map(ResponseBody::inner)
+fn pass_on<B>(response: Response<B>) -> Response<ResponseBody<Flushed<B>>> {
+    response.map(|body| ResponseBody::inner(Flushed::new(body)))
 }
 
 /// A layer answers; a service that fails all the same has an answer made for it, since the client

@@ -78,8 +78,8 @@ pub(crate) struct Load {
     /// How many different prompts are repeated.
     #[arg(long, default_value = "20")]
     pub(crate) prompts: NonZeroU32,
-    /// `max_tokens` of each request.
-    #[arg(long, default_value = "32")]
+    /// `max_tokens` of each request: enough for whole answers, since cut ones are not cached.
+    #[arg(long, default_value = "256")]
     pub(crate) max_tokens: NonZeroU32,
     /// Ask for this model.
     #[arg(long)]
@@ -91,7 +91,7 @@ pub(crate) struct Load {
     /// The 99th percentile of all answers must not be above this [steady: 200ms, failing: 2s].
     #[arg(long, value_parser = parse_duration)]
     pub(crate) max_p99: Option<Duration>,
-    /// The share of errors must not be above this [steady: 0.01, failing: 0.05].
+    /// The share of errors must not be above this [steady: 0.01, failing: 0.1].
     #[arg(long)]
     pub(crate) max_error_rate: Option<Share>,
     /// The share of 429 must not be above this [no limit].
@@ -109,10 +109,10 @@ pub(crate) struct Failing {
     /// The mode that is the failure.
     #[arg(long, default_value = "error500", requires = "upstream_control")]
     pub(crate) fail_mode: String,
-    /// When the failure begins [a quarter of the duration].
+    /// When the failure begins [a sixth of the duration].
     #[arg(long, value_parser = parse_duration, requires = "upstream_control")]
     pub(crate) fail_after: Option<Duration>,
-    /// How long it lasts [a quarter of the duration].
+    /// How long it lasts [half of the duration].
     #[arg(long, value_parser = parse_duration, requires = "upstream_control")]
     pub(crate) fail_for: Option<Duration>,
     /// Answers must be back this soon after the failure ended (without `--upstream-control`: no

@@ -18,6 +18,9 @@
 //!   begin and answers to come back. Without, the server's own configuration must make one fail
 //!   (the `demo` provider has a failure rate), and the longest spell without an answer is judged.
 //!   A 503 that says when to come back and an answer from another provider are expected here.
+//!   A 502 or 504 is an error still: there are as many as the breaker lets happen before it opens.
+//!   One that judges by its failure rate opens once failures outweigh the good calls before them,
+//!   so the failure begins after a sixth of the run and lasts for half of it, unless told otherwise.
 //!
 //! # Reading the table
 //! One row an outcome. The latency of an answer is to its last byte; that of a stream to its first,

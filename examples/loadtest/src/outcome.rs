@@ -108,8 +108,8 @@ impl Outcome {
     /// What a stream is whose body ended properly: only `data: [DONE]` says that all was said.
     pub(crate) fn of_stream(body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(body);
-        let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
-        match data.last().map(str::trim) {
+        let mut data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+        match data.next_back().map(str::trim) {
             Some("[DONE]") => Self::Streamed,
             _ => Self::Broken,
         }

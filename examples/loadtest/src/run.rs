@@ -111,8 +111,8 @@ impl Fault {
         let Some(upstream) = failing.upstream_control.clone() else {
             return Ok(None);
         };
-        let after = failing.fail_after.unwrap_or(whole / 4);
-        let lasts = failing.fail_for.unwrap_or(whole / 4);
+        let after = failing.fail_after.unwrap_or(whole / 6);
+        let lasts = failing.fail_for.unwrap_or(whole / 2);
         if after.saturating_add(lasts) >= whole {
             return Err("--fail-after and --fail-for leave no time to recover in: \
                         raise --duration"

@@ -39,7 +39,7 @@ impl Thresholds {
         let load = &failing.load;
         Self {
             p99: load.max_p99.unwrap_or(Duration::from_secs(2)),
-            error_rate: load.max_error_rate.unwrap_or(Share::percent(5)),
+            error_rate: load.max_error_rate.unwrap_or(Share::percent(10)),
             limited_rate: load.max_limited_rate,
             recovery: Some(failing.max_recovery),
         }

@@ -177,7 +177,7 @@ mod tests {
         let ledger = Ledger::default();
         for n in 0..MAX_TENANTS + 50 {
             ledger.add(&Name::new(&format!("t{n}")).unwrap(), |line| {
-                line.requests += 1
+                line.requests += 1;
             });
         }
         assert_eq!(ledger.all().len(), MAX_TENANTS + 1);

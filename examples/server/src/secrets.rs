@@ -77,6 +77,7 @@ pub(crate) fn pepper(
         return Pepper::parse_hex(&read(&path)?)
             .map_err(|e| error(format!("{}: {e}", path.display())));
     }
+    make_folder(folder)?;
     let pepper = Pepper::generate().map_err(|e| error(e.to_string()))?;
     write(&path, &pepper.expose_hex())?;
     tracing::warn!(

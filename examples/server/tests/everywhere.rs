@@ -72,7 +72,7 @@ async fn every_response_bears_the_headers_and_a_request_id() {
     );
     check("404", &missing);
     let wrong = server.client().get("/api/spark/generate").await;
-    check("401 before 405", &wrong);
+    check("405 without a key", &wrong);
     let wrong = user.send(Method::PUT, "/api/spark/generate", "").await;
     assert_eq!(wrong.status, 405, "{}", wrong.text());
     assert!(

@@ -227,7 +227,11 @@ async fn each_bad_field_is_named_and_the_process_goes_on() {
             "messages[0].role",
         ),
     ] {
-        let answer = user.post("/v1/chat/completions", &body).await;
+        let answer = server
+            .client()
+            .bearer(&key)
+            .post("/v1/chat/completions", &body)
+            .await;
         assert!(answer.status.is_client_error(), "{body}");
         assert_eq!(answer.json()["error"]["param"], param, "{}", answer.text());
     }
@@ -289,13 +293,18 @@ async fn the_master_key_cannot_be_guessed_at_leisure() {
         // The throttle of failures, on each route that takes a key.
         let server = Server::start();
         let guess = server.client().bearer("spark_mk_live_guessguessguessguess");
+        let method = if path == GENERATE {
+            Method::POST
+        } else {
+            Method::GET
+        };
         let mut statuses = Vec::new();
         for _ in 0..15 {
-            statuses.push(guess.get(path).await.status.as_u16());
+            statuses.push(guess.send(method.clone(), path, "").await.status.as_u16());
         }
         assert_eq!(statuses[0], 401, "{path}");
         assert_eq!(*statuses.last().unwrap(), 429, "{path}: {statuses:?}");
-        let refused = guess.get(path).await;
+        let refused = guess.send(method, path, "").await;
         assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
     }
     // And the limit of the address, which does not ask for the reason.

@@ -92,22 +92,21 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-/// The largest unit that divides the number.
+/// The largest unit that divides the number; nothing is nothing of the smallest.
 fn show(f: &mut fmt::Formatter<'_>, number: u64, units: &[(&str, u64)]) -> fmt::Result {
-    let mut best = ("", 1);
-    for &(unit, factor) in units {
-        if best.0.is_empty() || (number != 0 && number.is_multiple_of(factor) && factor > best.1) {
-            best = (unit, factor);
+    let fits = |factor: u64| {
+        if number == 0 {
+            factor == 1
+        } else {
+            number.is_multiple_of(factor)
         }
-    }
-    if !number.is_multiple_of(best.1) {
-        best = units
-            .iter()
-            .copied()
-            .min_by_key(|(_, factor)| *factor)
-            .unwrap_or(best);
-    }
-    write!(f, "{}{}", number / best.1, best.0)
+    };
+    let best = units
+        .iter()
+        .filter(|(_, factor)| fits(*factor))
+        .max_by_key(|(_, factor)| *factor);
+    let (unit, factor) = best.copied().unwrap_or(("", 1));
+    write!(f, "{}{unit}", number / factor)
 }
 
 impl fmt::Display for ByteSize {

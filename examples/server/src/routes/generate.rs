@@ -149,6 +149,10 @@ fn parse(app: &App, body: &[u8]) -> Result<Ask, Problem> {
         json!([{ "role": "user", "content": prompt }]),
     );
     body.insert("stream".into(), stream.into());
+    if stream {
+        // The last event of ours tells the usage.
+        body.insert("stream_options".into(), json!({ "include_usage": true }));
+    }
     check_numbers(&asked)?;
     for key in ["max_tokens", "temperature", "seed"] {
         if let Some(value) = asked.get(key).filter(|value| !value.is_null()) {
