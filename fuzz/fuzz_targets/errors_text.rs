@@ -1,4 +1,4 @@
-//! `normalise` and `Redactor::redact`: both settle at once, and a secret never comes through.
+//! `normalise` settles at once, and no secret comes through `Redactor::redact`.
 
 #![no_main]
 
@@ -40,10 +40,5 @@ fuzz_target!(|input: Input<'_>| {
     assert!(
         !redacted.contains(secret),
         "{message:?} became {redacted:?}"
-    );
-    assert_eq!(
-        REDACTOR.redact(&redacted),
-        redacted,
-        "redacting once was not enough"
     );
 });
