@@ -32,7 +32,10 @@ fuzz_target!(|input: Input<'_>| {
 
     let secret = SECRETS[usize::from(input.which) % SECRETS.len()];
     // Glued to other letters it is no secret's spelling: only where it stands alone it must go.
-    if [input.before, input.after].iter().any(|text| text.contains(secret)) {
+    if [input.before, input.after]
+        .iter()
+        .any(|text| text.contains(secret))
+    {
         return;
     }
     let message = format!("{} {secret} {}", input.before, input.after);
