@@ -77,11 +77,14 @@ impl Names {
 /// # Errors
 /// A sentence that names the field and the mend.
 pub(crate) fn build(app: &Arc<App>, plane: Plane) -> Result<Stack, String> {
+    assemble(app, plane, Router::new())
+}
+
+fn assemble(app: &Arc<App>, plane: Plane, mut router: Router<Arc<App>>) -> Result<Stack, String> {
     let mut data = Names::default();
     let mut control = Names::default();
     let mut edge = Names::default();
 
-    let mut router = Router::new();
     if plane != Plane::Admin {
         router = router
             .merge(data_routes(app, &mut data)?)
@@ -108,7 +111,7 @@ pub(crate) fn build(app: &Arc<App>, plane: Plane) -> Result<Stack, String> {
         .layer(edge.add(
             "last_resort",
             "500, prebuilt headers",
-            last_resort(&headers),
+            CatchPanicLayer::custom(LastResort::new(&headers)),
         ))
         // A request id before anything else, so that everything below can name the request; a
         // client's own is kept only where it is short and plain.
@@ -444,15 +447,17 @@ fn without_odd_request_id<B>(mut request: Request<B>) -> Request<B> {
 #[derive(Clone)]
 pub(crate) struct LastResort(http::HeaderMap);
 
-fn last_resort(headers: &SecurityHeaders) -> CatchPanicLayer<LastResort> {
-    let mut prebuilt = http::HeaderMap::new();
-    headers.apply(&mut prebuilt);
-    prebuilt.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
-    prebuilt.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    CatchPanicLayer::custom(LastResort(prebuilt))
+impl LastResort {
+    fn new(headers: &SecurityHeaders) -> Self {
+        let mut prebuilt = http::HeaderMap::new();
+        headers.apply(&mut prebuilt);
+        prebuilt.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        prebuilt.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Self(prebuilt)
+    }
 }
 
 impl tower_http::catch_panic::ResponseForPanic for LastResort {
@@ -497,4 +502,101 @@ where
     B::Error: Into<spark_core::BoxError>,
 {
     response.map(Body::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use spark_metrics::Metrics;
+    use spark_serve::Server;
+    use tower_http::catch_panic::ResponseForPanic;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::secrets;
+
+    fn get(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_panic_is_answered_with_headers_and_tracked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::load(None, |_| None).unwrap();
+        config.server.data_dir = dir.path().to_owned();
+        let metrics = Metrics::builder().build().unwrap();
+        let app = App::build(config, secrets::scratch().unwrap(), metrics, |_| None).unwrap();
+        let panics = Router::new().route(
+            "/panics",
+            axum::routing::get(|| async {
+                if true {
+                    panic!("a handler panics")
+                }
+            }),
+        );
+        let stack = assemble(&app, Plane::All, panics).unwrap();
+        let server = Server::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = tokio::spawn(server.serve(stack, std::future::pending()));
+
+        let answer = tokio::task::spawn_blocking(move || get(address, "/panics"))
+            .await
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+        for header in [
+            "content-type: application/problem+json",
+            "x-content-type-options: nosniff",
+            "x-request-id: ",
+            "content-security-policy: ",
+        ] {
+            assert!(answer.contains(header), "{header}: {answer}");
+        }
+        assert!(
+            !answer.contains("a handler panics"),
+            "what a panic says stays inside: {answer}"
+        );
+        assert_eq!(app.errors.stats().groups, 1);
+        serving.abort();
+    }
+
+    #[test]
+    fn the_last_resort_writes_the_headers_itself() {
+        let mut last_resort = LastResort::new(&SecurityHeaders::api());
+        let response = last_resort.response_for_panic(Box::new("a layer panics"));
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+        assert!(response.headers().contains_key("x-request-id"));
+    }
+
+    #[test]
+    fn odd_request_ids_are_dropped() {
+        for (id, kept) in [
+            ("abc-1.2_3", true),
+            ("<x>", false),
+            ("a b", false),
+            ("", false),
+        ] {
+            let request = Request::builder().header(REQUEST_ID, id).body(()).unwrap();
+            let request = without_odd_request_id(request);
+            assert_eq!(request.headers().contains_key(REQUEST_ID), kept, "{id}");
+        }
+        let request = Request::builder()
+            .header(REQUEST_ID, "x".repeat(65))
+            .body(())
+            .unwrap();
+        assert!(
+            !without_odd_request_id(request)
+                .headers()
+                .contains_key(REQUEST_ID)
+        );
+    }
 }
