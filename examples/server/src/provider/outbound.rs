@@ -142,8 +142,6 @@ pub(crate) fn breaker_config(provider: &Provider) -> BreakerConfig {
         .window(breaker.window.duration())
         .min_calls(breaker.min_calls)
         .failure_rate(breaker.failure_rate)
-        // Only what is configured opens it.
-        .consecutive(None)
         .open_for(breaker.open_for.duration())
         .probes(breaker.probes)
         .probe_timeout(provider.timeouts.total.duration())
