@@ -159,6 +159,31 @@ async fn random_paths_add_no_series() {
 }
 
 #[tokio::test]
+async fn the_runbook_explains_each_metric() {
+    let runbook = include_str!("../RUNBOOK.md");
+    let server = Server::start();
+    let user = server.client().bearer(&server.key("acme").await);
+    user.post("/api/spark/generate", &prompt("hello")).await;
+    user.post("/api/spark/generate", &json!({})).await;
+    let page = server
+        .client()
+        .bearer(&server.master)
+        .get("/metrics")
+        .await
+        .text();
+    let mut metrics = 0;
+    for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split_whitespace().next().unwrap();
+        assert!(
+            runbook.contains(&format!("`{name}`")),
+            "the runbook has no word of {name}"
+        );
+        metrics += 1;
+    }
+    assert!(metrics > 20, "{page}");
+}
+
+#[tokio::test]
 async fn health_tells_the_status_to_anyone_and_the_details_to_the_master() {
     let server = Server::start();
     let public = server.client().get("/api/spark/health").await;
