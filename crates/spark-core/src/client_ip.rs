@@ -271,7 +271,9 @@ fn unmap(network: IpNet) -> IpNet {
 /// The `for` parameter of one element of `Forwarded`, without its quotes.
 fn forwarded_for(element: &str) -> Option<&str> {
     let mut found = None;
-    for pair in rsplit_outside_quotes(element, ';') {
+    // RFC 7239 §4 allows empty pairs, as after a last semicolon.
+    let pairs = rsplit_outside_quotes(element, ';').filter(|pair| !pair.trim().is_empty());
+    for pair in pairs {
         let (name, value) = pair.split_once('=')?;
         if !name.trim().eq_ignore_ascii_case("for") {
             continue;
@@ -408,6 +410,9 @@ mod tests {
             (&["for=\"6.6.6.6, for=192.0.2.7\""], "10.0.0.1"),
             (&["for=6.6.6.6;for=192.0.2.7"], "10.0.0.1"),
             (&["for=192.0.2.7:_port"], "192.0.2.7"),
+            (&["for=192.0.2.7;"], "192.0.2.7"),
+            (&["; ;proto=https;for=192.0.2.7"], "192.0.2.7"),
+            (&["for=6.6.6.6, ;"], "10.0.0.1"),
         ] {
             assert_eq!(forwarded(lines), expected, "{lines:?}");
         }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
@@ -13,8 +13,9 @@ use crate::BoxError;
 /// Reads `body` whole, at most `max` bytes of it. Trailers are dropped.
 ///
 /// A body of one frame, as a [`RequestBody`](crate::RequestBody) that was read before, is handed
-/// over without copying. Memory never exceeds `max` and one frame; a body that declares more is
-/// refused before it is read.
+/// over without copying. Several frames are copied into one buffer, which doubles as it fills and
+/// never grows beyond `max`: a body that declares a length and sends little takes little. A body that
+/// declares more than `max` is refused before it is read.
 ///
 /// # Errors
 /// [`CollectError`], from the future.
@@ -52,7 +53,7 @@ pin_project! {
 enum Read {
     Nothing,
     One(Bytes),
-    More(BytesMut),
+    More(Vec<u8>),
 }
 
 /// Why a body could not be read whole.
@@ -96,7 +97,7 @@ where
             if data.len() > max.saturating_sub(this.read.len()) {
                 return too_large;
             }
-            this.read.push(data);
+            this.read.push(data, max);
         }
     }
 }
@@ -110,17 +111,24 @@ impl Read {
         }
     }
 
-    fn push(&mut self, data: Bytes) {
+    /// The caller has seen to it that what was read and `data` are no more than `max` bytes.
+    fn push(&mut self, data: Bytes, max: usize) {
         match self {
             _ if data.is_empty() => {}
             Self::Nothing => *self = Self::One(data),
             Self::One(first) => {
-                let mut buffer = BytesMut::with_capacity(first.len() + data.len());
+                let mut buffer = Vec::with_capacity(first.len() + data.len());
                 buffer.extend_from_slice(first);
                 buffer.extend_from_slice(&data);
                 *self = Self::More(buffer);
             }
-            Self::More(buffer) => buffer.extend_from_slice(&data),
+            Self::More(buffer) => {
+                if data.len() > buffer.capacity() - buffer.len() {
+                    let doubled = buffer.len().min(max.saturating_sub(buffer.len()));
+                    buffer.reserve_exact(doubled.max(data.len()));
+                }
+                buffer.extend_from_slice(&data);
+            }
         }
     }
 
@@ -128,7 +136,7 @@ impl Read {
         match std::mem::replace(self, Self::Nothing) {
             Self::Nothing => Bytes::new(),
             Self::One(bytes) => bytes,
-            Self::More(buffer) => buffer.freeze(),
+            Self::More(buffer) => buffer.into(),
         }
     }
 }
@@ -168,6 +176,20 @@ mod tests {
         let broken = collect(TestBody::frames(["he"]).with_error(), 5).await;
         let error = broken.unwrap_err();
         assert!(std::error::Error::source(&error).is_some(), "{error}");
+    }
+
+    #[test]
+    fn the_buffer_never_grows_beyond_the_limit() {
+        let max = 1_000_000;
+        let mut read = Read::Nothing;
+        while read.len() < max {
+            let frame = 7_000.min(max - read.len());
+            read.push(vec![b'x'; frame].into(), max);
+            if let Read::More(buffer) = &read {
+                assert!(buffer.capacity() <= max, "{} bytes", buffer.capacity());
+            }
+        }
+        assert_eq!(read.take().len(), max);
     }
 
     #[tokio::test]

@@ -23,7 +23,8 @@ use crate::BoxError;
 ///
 /// - Layer, service and future are `Send`; layer and service `Sync`, `Clone` and `'static`.
 /// - `poll_ready` waits for the inner service and passes its wake-up on; `call` uses the service
-///   that was ready, never an unready clone; services made ready and dropped leave nothing behind.
+///   that was ready, neither an unready clone nor one made ready later; 1,000 services may be ready
+///   at the same time, and leave nothing behind when they are dropped.
 /// - The inner service's error comes through as it is.
 /// - A dropped future drops the inner one; the next request works.
 /// - Frames, trailers, size hint and end of stream come through; a broken body breaks; a body may
@@ -61,6 +62,7 @@ where
     C: Body<Data = Bytes>,
     C::Error: Into<BoxError>,
 {
+    readied_service_is_used(&layer, &request).await;
     readiness(&layer, &request).await;
     errors(&layer, &request).await;
     cancellation(&layer, &request).await;
@@ -109,18 +111,37 @@ where
         .await
         .expect("a clone that was ready answers");
 
-    for _ in 0..1_000 {
-        let mut abandoned = layer.layer(probe.clone());
-        abandoned
-            .ready()
-            .await
-            .expect("readiness reserves nothing that could run out");
+    // All of them at the same time: what each would reserve is not given back in between.
+    let mut waiting: Vec<S> = (0..1_000).map(|_| layer.layer(probe.clone())).collect();
+    for service in &mut waiting {
+        assert!(
+            matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))),
+            "poll_ready must reserve nothing that could run out"
+        );
     }
+    drop(waiting);
     layer
         .layer(probe)
         .oneshot(request())
         .await
         .expect("1,000 services that were made ready and dropped leave nothing behind");
+}
+
+/// Whoever readies a clone in the future of `call` passes every other check, and wastes what the
+/// inner service reserved for the one that was ready: a place of a `ConcurrencyLimit` or a `Buffer`.
+async fn readied_service_is_used<L, S, B>(layer: &L, request: impl Fn() -> Request<TestBody>)
+where
+    L: Layer<Probe, Service = S>,
+    S: Service<Request<TestBody>, Response = Response<B>, Error = ProbeError>,
+{
+    let probe = Probe::new();
+    let answer = layer.layer(probe.clone()).oneshot(request()).await;
+    answer.expect("a service that was ready answers");
+    assert_eq!(
+        probe.readied(),
+        1,
+        "call must use the inner service that was ready, not make a clone ready"
+    );
 }
 
 async fn errors<L, S, B>(layer: &L, request: impl Fn() -> Request<TestBody>)

@@ -35,6 +35,7 @@ struct Shared {
     behaviour: Behaviour,
     busy: bool,
     wakers: Vec<Waker>,
+    readied: usize,
     calls: usize,
     in_flight: usize,
 }
@@ -108,6 +109,22 @@ impl Probe {
         self.shared().calls
     }
 
+    /// How often it or a clone became ready; being asked again before the call does not count.
+    ///
+    /// # Example
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use spark_core::testing::Probe;
+    /// use tower::ServiceExt;
+    /// let probe = Probe::new();
+    /// probe.clone().oneshot(http::Request::new(())).await.unwrap();
+    /// assert_eq!(probe.readied(), 1);
+    /// # });
+    /// ```
+    pub fn readied(&self) -> usize {
+        self.shared().readied
+    }
+
     /// How many of its futures exist.
     ///
     /// # Example
@@ -147,6 +164,7 @@ impl<B> Service<Request<B>> for Probe {
             shared.wakers.push(cx.waker().clone());
             return Poll::Pending;
         }
+        shared.readied += usize::from(!self.ready);
         self.ready = true;
         Poll::Ready(Ok(()))
     }
