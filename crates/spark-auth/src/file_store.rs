@@ -1,5 +1,6 @@
 //! The embedded store: a folder with one append-only file.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,6 @@ const COMPACT_FROM: usize = 1024;
 /// assert!(auth.verify(key.expose()).is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct FileStore {
     path: PathBuf,
     writer: Mutex<Writer>,
@@ -51,7 +51,6 @@ pub struct FileStore {
     _lock: File,
 }
 
-#[derive(Debug)]
 struct Writer {
     file: File,
     lines: usize,
@@ -97,6 +96,15 @@ impl FileStore {
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Shows none of the keys.
+impl fmt::Debug for FileStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 

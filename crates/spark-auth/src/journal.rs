@@ -40,8 +40,8 @@ pub(crate) enum Fault {
     Line { line: usize, problem: String },
 }
 
-/// Reads a whole file. A torn line at the end is reported and left out; any other fault is an
-/// error, since it may hide a key that was revoked.
+/// Reads a whole file. A torn line at the end is reported and left out, unless it is the first; any
+/// other fault is an error, since it may hide a key that was revoked.
 pub(crate) fn replay(mut from: impl BufRead) -> Result<Replayed, Fault> {
     let mut found = Replayed::default();
     let mut line = Vec::new();
@@ -58,7 +58,9 @@ pub(crate) fn replay(mut from: impl BufRead) -> Result<Replayed, Fault> {
         }
         match unframe(&line) {
             Ok(text) => apply(&mut found, text)?,
-            Err(problem) if ended => return Err(fault(&found, problem)),
+            // The first line is put in place whole, by a rename: no crash of ours tears it, so this
+            // is another file, or one that was cut. Emptying it would lose the first line for good.
+            Err(problem) if ended || found.lines == 0 => return Err(fault(&found, problem)),
             Err(_) => {
                 found.torn = len as u64;
                 return Ok(found);

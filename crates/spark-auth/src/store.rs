@@ -105,7 +105,7 @@ pub enum Change {
 /// assert!(second.verify(issued.key.expose()).is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<HashMap<Name, KeyRecord>>>);
 
 impl MemoryStore {
@@ -119,6 +119,13 @@ impl MemoryStore {
     /// ```
     pub fn new() -> Self {
         Self::default()
+    }
+}
+
+/// Shows none of the keys.
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
     }
 }
 

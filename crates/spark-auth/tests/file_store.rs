@@ -124,6 +124,27 @@ fn a_damaged_line_stops_the_start_and_is_named() {
 }
 
 #[test]
+fn a_file_whose_first_line_is_damaged_is_left_as_it_is() {
+    let (dir, _) = house();
+    let log = dir.path().join("keys.log");
+    drop(FileStore::open(dir.path()).unwrap());
+    let whole = fs::read(&log).unwrap();
+    for len in 1..whole.len() - 1 {
+        fs::write(&log, &whole[..len]).unwrap();
+        let error = FileStore::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Corrupt { line: 1, .. }),
+            "cut at {len}: {error}"
+        );
+        assert_eq!(
+            fs::read(&log).unwrap(),
+            &whole[..len],
+            "nothing was changed"
+        );
+    }
+}
+
+#[test]
 fn a_second_process_is_told_who_holds_the_folder() {
     let (dir, _) = house();
     let first = FileStore::open(dir.path()).unwrap();

@@ -142,4 +142,14 @@ fn debug_of_everything_public_is_quiet() {
     let shown = format!("{:?} {:?} {:?}", house.auth, house.store, issued);
     assert!(!shown.contains(&issued.record.mac.to_hex()));
     assert!(!shown.contains(&issued.key.expose()[issued.key.expose().len() - 38..]));
+    // Nor who the callers are: the audit of the house above keeps that, this one keeps nothing.
+    let auth = Authenticator::builder()
+        .pepper(house.pepper.clone())
+        .store(house.store.clone())
+        .build()
+        .unwrap();
+    assert_eq!(auth.len(), 1);
+    let shown = format!("{:?} {:?}", house.store, AuthLayer::required(auth));
+    assert!(!shown.contains(issued.record.tenant.as_str()), "{shown}");
+    assert!(!shown.contains(issued.record.id.as_str()), "{shown}");
 }
