@@ -192,13 +192,18 @@ impl Csp {
     }
 
     /// The policy when there is no nonce to be had: what needs one is forbidden.
+    ///
+    /// `'unsafe-inline'` goes with it. Beside a nonce it is for browsers of old, and all others
+    /// ignore it; alone it would let everything inline run.
     pub(crate) fn without_nonce(&self) -> Self {
         let mut csp = self.clone();
-        for directive in &mut csp.directives {
-            let before = directive.values.len();
-            directive.values.retain(|value| value != Self::NONCE);
-            if directive.values.is_empty() && before > 0 {
-                directive.values.push(Cow::Borrowed("'none'"));
+        for Directive { values, .. } in &mut csp.directives {
+            if !values.iter().any(|value| value == Self::NONCE) {
+                continue;
+            }
+            values.retain(|value| value != Self::NONCE && value != "'unsafe-inline'");
+            if values.is_empty() {
+                values.push(Cow::Borrowed("'none'"));
             }
         }
         csp
@@ -309,6 +314,12 @@ mod tests {
         assert_eq!(
             csp.without_nonce().to_string(),
             "script-src 'none'; style-src 'self'"
+        );
+        let fallback = "script-src 'nonce' 'unsafe-inline'; style-src 'unsafe-inline' 'nonce' 'self'; \
+                        style-src-attr 'unsafe-inline'";
+        assert_eq!(
+            Csp::parse(fallback).unwrap().without_nonce().to_string(),
+            "script-src 'none'; style-src 'self'; style-src-attr 'unsafe-inline'"
         );
     }
 
