@@ -32,6 +32,11 @@ pub struct Config {
     pub(crate) drain_deadline: Duration,
 }
 
+/// hyper adds the timeout to a clock reading, and panics in every connection where that overflows.
+const MOST_HEADER_READ_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// hyper makes room for so many before it reads one, and a `HeaderMap` takes no more than 24,576.
+const MOST_HEADERS: usize = 10_000;
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -215,7 +220,8 @@ impl Config {
     /// Whether a server would take it; [`Server::config`](crate::Server::config) asks.
     ///
     /// # Errors
-    /// A timeout of zero, a limit of zero, or `max_header_bytes` below 8192.
+    /// A timeout of zero, a limit of zero, `max_header_bytes` below 8192, `max_headers` above 10,000,
+    /// or a `header_read_timeout` of more than a day.
     ///
     /// # Example
     /// ```
@@ -253,6 +259,20 @@ impl Config {
                     mend,
                 });
             }
+        }
+        if self.header_read_timeout > MOST_HEADER_READ_TIMEOUT {
+            return Err(ConfigError {
+                field: "header_read_timeout",
+                value: format!("{:?}", self.header_read_timeout),
+                mend: "give at most a day; the default is 10 s",
+            });
+        }
+        if self.max_headers > MOST_HEADERS {
+            return Err(ConfigError {
+                field: "max_headers",
+                value: self.max_headers.to_string(),
+                mend: "give at most 10000; the default is 64",
+            });
         }
         for (field, value, least, mend) in [
             (
@@ -320,6 +340,11 @@ mod tests {
             ),
             (Config::default().max_header_bytes(8191), "max_header_bytes"),
             (Config::default().max_headers(0), "max_headers"),
+            (Config::default().max_headers(10_001), "max_headers"),
+            (
+                Config::default().header_read_timeout(Duration::MAX),
+                "header_read_timeout",
+            ),
         ] {
             assert_eq!(config.validate().unwrap_err().field(), field);
         }

@@ -158,8 +158,9 @@ impl Server {
     /// Serves until `shutdown` resolves, then drains.
     ///
     /// The drain has three phases. First `on_drain` is called, and everything goes on for
-    /// `drain_delay`, but each response asks its client to close the connection. Then the listener is closed; idle connections are closed, and each of the others
-    /// after the response under way. At `drain_deadline`, what is left is cut.
+    /// `drain_delay`, but each response asks its client to close the connection. Then the listener
+    /// is closed; idle connections are closed, and each of the others after the response under way.
+    /// At `drain_deadline`, what is left is cut.
     ///
     /// Dropping the future cuts everything at once.
     ///

@@ -340,6 +340,31 @@ async fn too_many_or_too_large_headers_are_a_431() {
 }
 
 #[tokio::test]
+async fn the_largest_settings_that_are_accepted_work() {
+    let config = Config::default()
+        .header_read_timeout(Duration::from_secs(86_400))
+        .body_idle_timeout(Duration::MAX)
+        .body_deadline(Duration::MAX)
+        .write_idle_timeout(Duration::MAX)
+        .max_connections(usize::MAX)
+        .max_connections_per_ip(usize::MAX)
+        .max_header_bytes(1024 * 1024)
+        .max_headers(10_000)
+        .drain_deadline(Duration::MAX);
+    let running = Running::start(config, app()).await;
+    let lines: String = (0..9_998).map(|n| format!("\r\nx-{n}: a")).collect();
+    let answer = ask(running.address, &format!("GET / {CLOSE}{lines}")).await;
+    assert!(answer.ends_with("pong"), "{answer}");
+    let mut stream = running.connect().await;
+    let head = format!("POST /echo {CLOSE}\r\ncontent-length: 2\r\n\r\na");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    sleep(ms(20)).await;
+    stream.write_all(b"b").await.unwrap();
+    assert!(until_closed(&mut stream).await.ends_with("ab"));
+    assert_eq!(running.stop().await.aborted, 0);
+}
+
+#[tokio::test]
 async fn connections_beyond_the_cap_are_closed_at_once() {
     let running = Running::start(Config::default().max_connections(2), app()).await;
     let (mut one, mut two) = (running.connect().await, running.connect().await);
