@@ -241,7 +241,11 @@ impl TrackerBuilder {
             !bounds.window.is_zero(),
             "give a window of more than zero",
         )?;
-        floor("hook_queue", policy.queue > 0, "give at least 1")?;
+        floor(
+            "hook_queue",
+            (1..=1 << 20).contains(&policy.queue),
+            "give 1 to 1,048,576",
+        )?;
         floor(
             "hook_timeout",
             !policy.timeout.is_zero(),

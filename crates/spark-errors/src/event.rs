@@ -223,16 +223,10 @@ impl<'t> Draft<'t> {
         if self.tags.len() < TAGS {
             // With its key before it, a value may turn out to be a secret.
             let value = text::display(&value, MESSAGE);
-            let told = self
-                .tracker
-                .redactor()
-                .redact(&format!("{key}={value}"))
-                .len();
-            let as_is = key.len() + 1 + value.len();
-            let value = if told == as_is {
-                self.clean(&value, SHORT)
-            } else {
-                "[redacted]".into()
+            let pair = format!("{key}={value}");
+            let value = match self.tracker.redactor().redact(&pair) {
+                Cow::Borrowed(_) => self.clean(&value, SHORT),
+                Cow::Owned(_) => "[redacted]".into(),
             };
             self.tags.push((key, value));
         }
@@ -344,6 +338,23 @@ mod tests {
             short_path("/rustc/0123/library/core/src/c.rs"),
             "library/core/src/c.rs"
         );
+    }
+
+    #[test]
+    fn a_secret_as_long_as_the_mark_does_not_pass_as_a_plain_tag() {
+        let tag = |key, value: &str| {
+            let tracker = ErrorTracker::builder().log(false).build().unwrap();
+            tracker.event("login").tag(key, value).send();
+            tracker.recent(1)[0].tags[0].1.clone()
+        };
+        for length in 1..40 {
+            assert_eq!(
+                tag("password", &"h".repeat(length)),
+                "[redacted]",
+                "{length}"
+            );
+        }
+        assert_eq!(tag("attempt", "2"), "2");
     }
 
     #[test]

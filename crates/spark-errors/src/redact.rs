@@ -94,12 +94,14 @@ static PATTERN: LazyLock<Regex> = LazyLock::new(|| {
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.)*?(?:-----END [A-Z ]*-----|\z)",
         // Cookies: everything to the end of the line.
         r#"(?i:cookie)["']?(?-u:\s){0,8}[:=](?-u:\s){0,8}[^\r\n]+"#,
+        // The header, of whatever scheme: some have blanks, commas and quotes in their credentials.
+        r#"(?i:authorization)(?-u:\s){0,8}[:=](?-u:\s){0,8}[^\s"'\\][^\r\n]*"#,
         // key = value, "key": "value", Key: Some("value"), with backslashes before the quotes.
         concat!(
             r#"(?i:(?:password|passwd|passphrase|pwd|secret|api[_-]?key|apikey|credential|authorization"#,
             r#"|(?:private|access|signing|encryption|master|auth)[_-]?key|session[_-]?id)(?:s?(?-u:\b)|_[A-Za-z0-9_.-]{0,40})"#,
             // A number of `tokens` is no secret.
-            r#"|(?:^|(?-u:\b)|_|-)(?:token|auth)(?-u:\b))\\{0,4}["']?(?-u:\s){0,8}[:=](?-u:\s){0,8}"#,
+            r#"|(?:^|(?-u:\b)|_|-)(?:token|auth)(?-u:\b)|(?-i:[a-z0-9]Token)(?-u:\b))\\{0,4}["']?(?-u:\s){0,8}[:=](?-u:\s){0,8}"#,
             r#"(?:[A-Za-z]{1,16}\()?(?:(?i:bearer|basic|digest|token)(?-u:\s){1,8})?"#,
             r#"(?:\\{1,4}"[^"\\]*(?:\\+")?|"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"',;&})\]\\]+)"#
         ),
@@ -260,6 +262,22 @@ mod tests {
                 "Authorization: [redacted]",
             ),
             ("sent Bearer abcdef.ghi now", "sent [redacted] now"),
+            (
+                "Authorization: ApiKey abc123, then\nnext",
+                "Authorization: [redacted]\nnext",
+            ),
+            (
+                r#"Proxy-Authorization: Digest username="ada", response="6629fae4""#,
+                "Proxy-Authorization: [redacted]",
+            ),
+            (
+                r#"{"authorization": "ApiKey abc", "n": 1}"#,
+                r#"{"authorization": [redacted], "n": 1}"#,
+            ),
+            (
+                r#"{"accessToken":"abc","idToken":"def","maxTokens":5}"#,
+                r#"{"accessToken":[redacted],"idToken":[redacted],"maxTokens":5}"#,
+            ),
             ("Cookie: a=b; c=d", "Cookie: [redacted]"),
             ("key sk-proj-abcDEF123 bad", "key [redacted] bad"),
             ("key spark_sk_live_abc_DEF bad", "key [redacted] bad"),

@@ -190,6 +190,10 @@ fn bad_settings_are_named_when_built() {
         (builder().per_group(0, Duration::from_secs(1)), "per_group"),
         (builder().per_group(1, Duration::ZERO), "per_group"),
         (builder().hook_queue(0), "hook_queue"),
+        (
+            builder().hook_queue(usize::MAX).hook(MemoryHook::new(1)),
+            "hook_queue",
+        ),
         (builder().hook_timeout(Duration::ZERO), "hook_timeout"),
         (builder().hook_attempts(0, Duration::ZERO), "hook_attempts"),
     ] {
