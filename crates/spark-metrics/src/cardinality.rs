@@ -233,19 +233,27 @@ impl<R: Recorder> CardinalityLimit<R> {
 
     fn overflow<H: Handle>(&self, family: &Family, metadata: &Metadata<'_>) -> H {
         self.overflowed.fetch_add(1, Ordering::Relaxed);
+        let mut first = false;
         let (key, counter) = family.overflow.get_or_init(|| {
+            first = true;
+            let labels = vec![Label::from_static_parts("overflow", "true")];
+            let key = Key::from_parts(SharedString::from_shared(family.name.clone()), labels);
+            let labels = vec![Label::new(
+                "metric",
+                SharedString::from_shared(family.name.clone()),
+            )];
+            let counter = Key::from_parts(OVERFLOW, labels);
+            (key, self.inner.register_counter(&counter, &METADATA))
+        });
+        counter.increment(1);
+        if first {
+            // Not within the cell: whoever writes the line may count it in this very metric.
             tracing::warn!(
                 metric = &*family.name,
                 cap = self.limits.series_per_metric,
                 "a metric has reached its cap of series; further label sets are recorded as overflow=\"true\""
             );
-            let labels = vec![Label::from_static_parts("overflow", "true")];
-            let key = Key::from_parts(SharedString::from_shared(family.name.clone()), labels);
-            let labels = vec![Label::new("metric", SharedString::from_shared(family.name.clone()))];
-            let counter = Key::from_parts(OVERFLOW, labels);
-            (key, self.inner.register_counter(&counter, &METADATA))
-        });
-        counter.increment(1);
+        }
         let shards = H::shards(self);
         let handle = shards.get(key).or_else(|| {
             shards.insert_with(key, |key| {

@@ -31,13 +31,14 @@ pub struct Observation {
 impl Observation {
     pub(crate) fn begin<B>(shared: &Arc<Shared>, request: &Request<B>) -> Self {
         let settings = &shared.settings;
-        shared.instruments.in_flight(&settings.sink).increment(1);
         let extensions = request.extensions();
         let route = settings
             .route
             .of_request(request.method(), request.uri(), extensions, |r| {
                 shared.instruments.route(r)
             });
+        // Only now: the rule of the route is not ours, and may panic.
+        shared.instruments.in_flight(&settings.sink).increment(1);
         Self {
             shared: shared.clone(),
             method: MethodLabel::of(request.method()),

@@ -56,6 +56,24 @@ fn request() -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
+async fn a_route_rule_that_panics_leaves_nothing_in_flight() {
+    let fixture = Fixture::new();
+    let rule = RouteLabel::by(|_, uri, _| (uri.path() == "/bad").then(|| panic!("planned")));
+    let handler = service_fn(|_: Request<Full<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let service = fixture.layer().route(rule).layer(handler);
+    let good = service.clone().oneshot(request()).await.unwrap();
+    drop(good);
+    assert_eq!(fixture.in_flight(), 0.0);
+    let mut bad = request();
+    *bad.uri_mut() = "/bad".parse().unwrap();
+    let called = std::panic::AssertUnwindSafe(|| drop(service.clone().call(bad)));
+    assert!(std::panic::catch_unwind(called).is_err());
+    assert_eq!(fixture.in_flight(), 0.0);
+}
+
+#[tokio::test]
 async fn a_request_is_counted_when_its_body_ends() {
     let fixture = Fixture::new();
     let clock = fixture.clock.clone();

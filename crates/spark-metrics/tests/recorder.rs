@@ -60,6 +60,65 @@ fn series_are_capped_per_metric_and_the_rest_is_counted() {
 }
 
 #[test]
+fn the_order_of_labels_makes_no_second_series() {
+    let metrics = metrics();
+    let before = metrics.series();
+    with_local_recorder(metrics.recorder(), || {
+        counter!("jobs_total", "b" => "2", "a" => "1", "c" => "3").increment(1);
+        counter!("jobs_total", "a" => "1", "b" => "2", "c" => "3").increment(1);
+        counter!("jobs_total", "c" => "3", "b" => "2", "a" => "1").increment(1);
+        counter!("jobs_total", "b" => "2", "a" => "1", "c" => "3").increment(1);
+    });
+    let page = page(&metrics);
+    assert_eq!(page.count("jobs_total{"), 1);
+    assert_eq!(
+        page.get(r#"jobs_total{b="2",a="1",c="3"}"#),
+        Some(4.0),
+        "in the order in which it came first"
+    );
+    assert_eq!(metrics.series(), before + 1);
+}
+
+/// Counts each log line in the very metric that the line is about.
+struct CountingLog;
+
+impl tracing::Subscriber for CountingLog {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        counter!("lines_total", "target" => "another").increment(1);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_log_that_counts_its_lines_does_not_lock_up_at_the_cap() {
+    let (done, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let metrics = Metrics::builder().max_series_per_metric(1).build().unwrap();
+        tracing::subscriber::with_default(CountingLog, || {
+            with_local_recorder(metrics.recorder(), || {
+                for target in ["a", "b", "c"] {
+                    counter!("lines_total", "target" => target).increment(1);
+                }
+            });
+        });
+        // The two that are over the cap, and the line that says so.
+        let overflow = page(&metrics).get(r#"lines_total{overflow="true"}"#);
+        done.send(overflow).unwrap();
+    });
+    let overflow = end.recv_timeout(Duration::from_secs(20));
+    assert_eq!(overflow, Ok(Some(3.0)));
+}
+
+#[test]
 fn known_series_keep_counting_at_the_cap() {
     let metrics = metrics();
     with_local_recorder(metrics.recorder(), || {
