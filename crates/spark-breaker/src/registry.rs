@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use spark_core::Clock;
@@ -39,6 +40,8 @@ struct Shared {
     clock: Clock,
     breakers: RwLock<BTreeMap<Arc<str>, Breaker>>,
     overflow: Breaker,
+    /// Whether it has been handed out: from then on it is one of those that are shown.
+    overflown: AtomicBool,
 }
 
 impl Registry {
@@ -64,10 +67,12 @@ impl Registry {
             clock,
             breakers: RwLock::default(),
             overflow,
+            overflown: AtomicBool::new(false),
         })))
     }
 
-    /// The breaker of this name, if there is one.
+    /// The breaker of this name, if there is one. [`OVERFLOW`] is the name of the shared one, which
+    /// is always there.
     ///
     /// # Example
     /// ```
@@ -77,6 +82,9 @@ impl Registry {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn get(&self, name: &str) -> Option<Breaker> {
+        if name == OVERFLOW {
+            return Some(self.0.overflow.clone());
+        }
         self.read().get(name).cloned()
     }
 
@@ -131,6 +139,7 @@ impl Registry {
                 Some(idle) => breakers.remove(&idle),
                 None => {
                     count!(metrics::OVERFLOWS);
+                    self.0.overflown.store(true, Ordering::Relaxed);
                     return Ok(self.0.overflow.clone());
                 }
             };
@@ -160,7 +169,8 @@ impl Registry {
         }
     }
 
-    /// The breakers in the order of their names.
+    /// The breakers in the order of their names; the one that is shared once the registry is full is
+    /// among them from then on.
     ///
     /// # Example
     /// ```
@@ -173,7 +183,11 @@ impl Registry {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = Breaker> + use<> {
-        let breakers: Vec<_> = self.read().values().cloned().collect();
+        let mut breakers: Vec<_> = self.read().values().cloned().collect();
+        if self.0.overflown.load(Ordering::Relaxed) {
+            let at = breakers.partition_point(|breaker| &**breaker.name() < OVERFLOW);
+            breakers.insert(at, self.0.overflow.clone());
+        }
         breakers.into_iter()
     }
 
@@ -211,7 +225,7 @@ impl fmt::Debug for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FailKind;
+    use crate::{FailKind, State};
 
     #[test]
     fn invented_names_cannot_push_out_a_breaker_that_remembers_trouble() {
@@ -236,5 +250,17 @@ mod tests {
         let again = registry.get_or_create("again").unwrap();
         assert_eq!((&**more.name(), &**again.name()), (OVERFLOW, OVERFLOW));
         assert_eq!(&**held.name(), "held");
+
+        for _ in 0..5 {
+            more.try_acquire().unwrap().failure(FailKind::Transport);
+        }
+        assert!(again.try_acquire().is_err(), "it is one breaker");
+        let shown: Vec<_> = registry.snapshots().into_iter().map(|s| s.state).collect();
+        assert_eq!(shown, [State::Closed, State::Open], "held, other");
+        registry.get(OVERFLOW).unwrap().reset();
+        assert!(again.try_acquire().is_ok(), "an operator can reach it");
+        let by_name = registry.get_or_create(OVERFLOW).unwrap();
+        by_name.set_mode(crate::Mode::ForcedOpen);
+        assert!(more.try_acquire().is_err(), "no second one has its name");
     }
 }
