@@ -146,6 +146,49 @@ async fn failures_reach_everyone_and_are_not_kept() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_heavy_is_given_to_who_fetched_it() {
+    for builder in [
+        Cache::builder().max_entry_bytes(1_000),
+        Cache::builder().max_inflight_bytes(1_000),
+    ] {
+        let cache = builder.build().unwrap();
+        let calls = AtomicUsize::new(0);
+        let heavy = || {
+            calls.fetch_add(1, Ordering::SeqCst);
+            async {
+                tokio::task::yield_now().await;
+                Ok(Answer::new(vec![7; 5_000]))
+            }
+        };
+        let (first, second) = tokio::join!(
+            cache.get_or_fetch(key(0), heavy),
+            cache.get_or_fetch(key(0), heavy)
+        );
+        assert_eq!(first.unwrap().frames()[0].len(), 5_000);
+        assert_eq!(second.unwrap().frames()[0].len(), 5_000);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        let stats = cache.stats();
+        assert_eq!(
+            (stats.flights, stats.waiters, stats.inflight_bytes),
+            (0, 0, 0)
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_waited_for_a_fetch_that_was_dropped_fetches_alone() {
+    let cache = Cache::builder().build().unwrap();
+    let Joined::Leader(ticket, reader) = cache.join(key(0), true) else {
+        panic!("the first leads");
+    };
+    let mut follower = pin!(cache.get_or_fetch(key(0), || async { Ok(Answer::new("its own")) }));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(follower.as_mut().poll(&mut cx).is_pending());
+    drop((ticket, reader));
+    assert_eq!(follower.await.unwrap().frames(), ["its own"]);
+}
+
+#[tokio::test]
 async fn a_fetch_from_before_a_purge_is_not_kept() {
     let cache = Cache::builder().build().unwrap();
     let purged = cache.clone();

@@ -29,8 +29,9 @@ pub(crate) fn json(body: &[u8]) -> Result<(), Reason> {
         .get("finish_reason")
         .or_else(|| answer.get("stop_reason"));
     finished(reason.ok_or("unfinished")?)?;
-    match answer.get("output") {
+    match answer.get("output").or_else(|| answer.get("content")) {
         Some(Value::String(output)) if output.is_empty() => Err("empty"),
+        Some(Value::Array(parts)) if parts.is_empty() => Err("empty"),
         _ => Ok(()),
     }
 }

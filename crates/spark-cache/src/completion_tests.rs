@@ -37,6 +37,8 @@ fn answers_that_are_not_whole() {
             "error",
             r#"{"error":{"message":"overloaded"},"finish_reason":"stop"}"#,
         ),
+        ("empty", r#"{"content":[],"stop_reason":"end_turn"}"#),
+        ("empty", r#"{"content":"","stop_reason":"end_turn"}"#),
         ("empty", r#"{"choices":[]}"#),
         ("empty", r#"{"choices":null,"finish_reason":"stop"}"#),
         (

@@ -285,12 +285,14 @@ impl Head {
                 let _full = headers.try_append(name.clone(), value.clone());
             }
         }
-        // Whoever waits for a failure may be told when to come back. Failures are never stored.
-        if let (true, Some(after)) = (
-            is_failure(parts.status),
-            parts.headers.get(header::RETRY_AFTER),
-        ) {
-            headers.insert(header::RETRY_AFTER, after.clone());
+        // Whoever waits for a failure may be told when to come back, and must be told how to read
+        // it. Failures are never stored.
+        if is_failure(parts.status) {
+            for name in [header::RETRY_AFTER, header::CONTENT_ENCODING] {
+                if let Some(value) = parts.headers.get(&name) {
+                    headers.insert(name, value.clone());
+                }
+            }
         }
         Arc::new(Self {
             status: parts.status,

@@ -58,11 +58,14 @@ impl Cache {
                 }
             }
             Joined::Follower(reader) => match outcome(reader).await {
+                // It was dropped, and this caller is still here.
+                None | Some(Err(FetchError::Aborted)) => {
+                    self.fetch_alone(CacheResult::Miss, fetch()).await
+                }
                 Some(outcome) => {
                     self.count(CacheResult::Collapsed);
                     outcome
                 }
-                None => self.fetch_alone(CacheResult::Miss, fetch()).await,
             },
             Joined::Full(bound) => {
                 self.overflow(bound);
@@ -130,13 +133,15 @@ impl Cache {
 
 /// How a flight ended; none when its answer is for somebody else.
 async fn outcome(mut reader: Reader) -> Option<Result<Arc<Entry>, FetchError>> {
-    match poll_fn(|cx| reader.poll_stage(cx)).await {
-        Stage::Alone | Stage::Waiting => return None,
+    let alone = match poll_fn(|cx| reader.poll_stage(cx)).await {
         Stage::Failed(error) => return Some(Err(error)),
-        Stage::Shared(_) => {}
-    }
+        Stage::Shared(_) => false,
+        Stage::Alone | Stage::Waiting => true,
+    };
     match poll_fn(|cx| reader.poll_end(cx)).await {
+        // Too heavy for the log of a fetch, it is here all the same.
         End::Complete { entry, .. } => entry.map(Ok),
+        End::Broken(_) if alone => None,
         End::Broken(BodyError::Upstream(error)) => Some(Err(FetchError::Failed(error))),
         End::Broken(BodyError::Panicked) => Some(Err(FetchError::Panicked)),
         End::Broken(_) => Some(Err(FetchError::Aborted)),

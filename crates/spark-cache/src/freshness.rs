@@ -60,7 +60,11 @@ impl Freshness {
                 _ if name.eq_ignore_ascii_case("only-if-cached") => {
                     freshness.only_if_cached = true;
                 }
-                _ if name.eq_ignore_ascii_case("max-age") => freshness.max_age = seconds(),
+                // Of two, the stricter.
+                _ if name.eq_ignore_ascii_case("max-age") => {
+                    let known = freshness.max_age.unwrap_or(Duration::MAX);
+                    freshness.max_age = seconds().map(|max| max.min(known));
+                }
                 _ if name.eq_ignore_ascii_case("min-fresh") => freshness.min_fresh = seconds(),
                 _ => {}
             }
@@ -147,6 +151,8 @@ mod tests {
         assert!(of(&["a=1 ,  no-store"]).no_store);
         assert_eq!(of(&["max-age=\"5\""]).max_age, secs(5));
         assert_eq!(of(&["min-fresh = 7"]).min_fresh, secs(7));
+        assert_eq!(of(&["max-age=5", "max-age=60"]).max_age, secs(5));
+        assert_eq!(of(&["max-age=60, max-age=5"]).max_age, secs(5));
         assert_eq!(
             of(&["x=\"no-store, max-age=1\\\", no-cache\""]),
             Freshness::default()

@@ -271,23 +271,35 @@ fn is_deterministic(question: &Canonical<'_>) -> bool {
         || matches!(question.member("seed"), Some(Scalar::Number(_)))
 }
 
-/// How long the answer says it lives, if it says so at all.
+/// How long the answer says it lives, if it says so at all. Of two times the shorter counts, and what
+/// it has lived already, in the caches behind the provider, is over.
 fn lifetime(headers: &HeaderMap) -> Result<Option<Duration>, &'static str> {
+    let mut lines = headers.get_all(header::CACHE_CONTROL).iter();
+    if lines.any(|line| line.to_str().is_err()) {
+        // It may forbid to keep it in the part that cannot be read.
+        return Err("cache_control");
+    }
     let (mut forbidden, mut max_age, mut shared) = (None, None, None);
+    let shorter = |known: Option<u64>, value: &str| {
+        let time = seconds(value);
+        Some(known.map_or(time, |known| known.min(time)))
+    };
     directives(headers, |name, value| {
         match name.to_ascii_lowercase().as_str() {
             "no-store" => forbidden = Some("no_store"),
             "no-cache" => forbidden = Some("no_cache"),
             "private" => forbidden = Some("private"),
-            "max-age" => max_age = Some(seconds(value)),
-            "s-maxage" => shared = Some(seconds(value)),
+            "max-age" => max_age = shorter(max_age, value),
+            "s-maxage" => shared = shorter(shared, value),
             _ => {}
         }
     });
+    let age = headers.get(header::AGE).and_then(|age| age.to_str().ok());
+    let age = age.map_or(0, |age| seconds(age.trim()));
     match (forbidden, shared.or(max_age)) {
         (Some(reason), _) => Err(reason),
-        (None, Some(0)) => Err("no_cache"),
-        (None, ttl) => Ok(ttl.map(Duration::from_secs)),
+        (None, Some(ttl)) if ttl <= age => Err("no_cache"),
+        (None, ttl) => Ok(ttl.map(|ttl| Duration::from_secs(ttl - age))),
     }
 }
 

@@ -254,6 +254,26 @@ fn an_answer_is_judged_by_its_head() {
             vec![json, ("cache-control", "max-age=5, s-maxage=7")],
             store(Some(Duration::from_secs(7))),
         ),
+        (
+            vec![
+                json,
+                ("cache-control", "max-age=9, max-age=5"),
+                ("age", "2"),
+            ],
+            store(Some(Duration::from_secs(3))),
+        ),
+        (
+            vec![json, ("cache-control", "max-age=5"), ("age", "5")],
+            Verdict::Alone("no_cache"),
+        ),
+        (
+            vec![
+                json,
+                ("cache-control", "max-age=0"),
+                ("cache-control", "max-age=5"),
+            ],
+            Verdict::Alone("no_cache"),
+        ),
         (vec![json, ("vary", "Accept, accept-encoding")], store(None)),
         (vec![], Verdict::Alone("content_type")),
         (
@@ -292,6 +312,13 @@ fn an_answer_is_judged_by_its_head() {
             "{headers:?}"
         );
     }
+    let mut unreadable = head(200, &[json]);
+    let value = HeaderValue::from_bytes(b"x=\xff, no-store").unwrap();
+    unreadable.headers.insert(header::CACHE_CONTROL, value);
+    assert_eq!(
+        policy.response(&unreadable),
+        Verdict::Alone("cache_control")
+    );
     for status in [201, 204, 206, 301, 304, 400, 401, 403, 404, 413, 422] {
         assert_eq!(
             policy.response(&head(status, &[json])),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header, response};
+use http::{HeaderMap, Request, Response, StatusCode, header, response};
 use http_body::{Body, Frame};
 use spark_core::{BoxError, Refusal, RequestBody};
 use tokio::sync::oneshot;
@@ -122,6 +122,13 @@ impl<P: Policy> Load<P> {
         };
         if parts.extensions.get::<Refusal>().is_some() {
             Verdict::Alone("refusal")
+        } else if parts.headers.contains_key(header::CONTENT_ENCODING) {
+            // The header is not kept, since it is not negotiated: without it the bytes mean nothing.
+            Verdict::Alone("encoded")
+        } else if parts.status == StatusCode::PARTIAL_CONTENT
+            || parts.headers.contains_key(header::CONTENT_RANGE)
+        {
+            Verdict::Alone("partial")
         } else if declared.is_some_and(|len| len > self.cache.max_entry_bytes()) {
             Verdict::Alone("too_large")
         } else {

@@ -14,8 +14,8 @@ use crate::{CacheKey, Freshness};
 /// model providers; write your own for other answers.
 ///
 /// Whatever a policy says, the layer keeps no answer that carries a
-/// [`Refusal`](spark_core::Refusal), whose body failed or ended early, which has trailers, or which
-/// is too heavy; and it never replays a header that belongs to one exchange (`Set-Cookie`, CORS,
+/// [`Refusal`](spark_core::Refusal), whose body failed or ended early, which has trailers, a content
+/// coding or a range, or which is too heavy; and it never replays a header that belongs to one exchange (`Set-Cookie`, CORS,
 /// `RateLimit`, request ids and the like).
 ///
 /// Every `&'static str` in it is a reason: a short `snake_case` word that becomes a metric label and

@@ -15,11 +15,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, request, response};
 use http_body_util::BodyExt;
+use spark_cache::{
+    Cache, CacheKey, CacheLayer, Freshness, Lookup, Policy, Public, Route, Scope, Verdict,
+};
 use spark_core::testing::{Behaviour, Probe, TestBody};
-use spark_core::{Problem, Refusal, Shape};
-use tower::{Layer, ServiceExt};
+use spark_core::{Problem, Refusal, RequestBody, Shape};
+use tower::{Layer, ServiceExt, service_fn};
 
 const BEAT: Duration = Duration::from_millis(10);
 
@@ -275,6 +278,84 @@ async fn a_failing_provider_is_not_asked_by_each_who_waited() {
     assert_eq!(setup.calls(), 1);
     assert_eq!(setup.cache.stats().entries, 0);
     settled(&setup);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_in_a_coding_says_so_to_each_who_waited() {
+    let setup = setup(|_| async {
+        tokio::time::sleep(BEAT).await;
+        let mut response = json("\x1f\u{fffd} not plain");
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        response
+            .headers_mut()
+            .insert("content-encoding", "gzip".parse().unwrap());
+        Ok(response)
+    });
+    let tasks: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(setup.ask(question("acme", "hi"))))
+        .collect();
+    for task in tasks {
+        let response = task.await.unwrap().unwrap();
+        assert_eq!(response.headers()["content-encoding"], "gzip");
+    }
+    assert_eq!(setup.calls(), 1);
+    settled(&setup);
+}
+
+/// A policy of somebody who thought of nothing.
+#[derive(Debug)]
+struct Anything;
+
+impl Policy for Anything {
+    fn route(&self, _: &request::Parts, _: Option<&spark_core::Context>) -> Route {
+        Route::Read
+    }
+
+    fn request(&self, _: &request::Parts, _: &Bytes, _: Option<&spark_core::Context>) -> Lookup {
+        Lookup::Use {
+            key: CacheKey::builder(Scope::Public(Public::anyone_may_read())).build(),
+            freshness: Freshness::default(),
+        }
+    }
+
+    fn response(&self, _: &response::Parts) -> Verdict {
+        Verdict::Store { ttl: None }
+    }
+
+    fn complete(&self, _: &HeaderMap, _: &[u8]) -> Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_policy_says_no_coding_and_no_part_is_kept() {
+    for (status, header, value) in [
+        (200, "content-encoding", "gzip"),
+        (206, "content-range", "bytes 0-1/9"),
+        (200, "content-range", "bytes 0-1/9"),
+    ] {
+        let cache = Cache::builder().build().unwrap();
+        let service = CacheLayer::new(cache.clone(), Anything).layer(service_fn(
+            move |_: Request<RequestBody<ReqBody>>| async move {
+                let mut response = json("ab");
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                response
+                    .headers_mut()
+                    .insert(header, value.parse().unwrap());
+                Ok::<_, spark_core::BoxError>(response)
+            },
+        ));
+        for _ in 0..2 {
+            let asked: Asked = Box::pin(service.clone().oneshot(question("acme", "hi")));
+            let response = asked.await.unwrap();
+            assert_eq!(response.headers()[header], value, "{status}");
+            assert_eq!(
+                response.into_body().collect().await.unwrap().to_bytes(),
+                "ab"
+            );
+        }
+        assert_eq!(cache.stats().entries, 0, "{header}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
