@@ -1,1 +1,12 @@
-//! Benches.
+//! Two ways to do the same work, timed in turns on the same machine in the same seconds.
+//!
+//! A [`Race`] runs its sides alternately, some milliseconds each, for many rounds. What a neighbour
+//! on the machine takes away, it takes from all sides; so what counts is the ratio of the fastest
+//! rounds, and beside it how far the ratio of single rounds strays.
+#![forbid(unsafe_code)]
+
+mod race;
+mod turn;
+
+pub use race::{Race, Races};
+pub use turn::{call, drain, turn};
