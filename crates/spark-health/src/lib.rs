@@ -63,7 +63,7 @@
 //! # Memory and cost
 //! One answer is kept per check. Within the time that it is remembered, `/readyz` costs one lock and
 //! a read of the clock for each check of [`Gate::Ready`]; the other two cost neither. A request that is
-//! no probe costs the comparison of its method and path.
+//! no probe costs the comparison of its method and path, and allocates nothing (a test counts).
 //!
 //! # Not in scope
 //! Checks of particular databases, history, and alerting: [`metrics`] has the gauges to alert on.
