@@ -70,7 +70,9 @@
 //!   unlimited, never a 500.
 //! - [`KeyBy::principal`] without an auth layer outside: the network stands in, and is reported too.
 //! - Table full: the least indebted of eight neighbours is forgotten, and counted in
-//!   `spark_ratelimit_table_evicted_live_total`. The exhausted stay exhausted.
+//!   `spark_ratelimit_table_evicted_live_total`. The exhausted stay exhausted; who is forgotten begins
+//!   with a full burst. So a table that is too small fails open, for those who owe least: callers that
+//!   push each other out of one set are hardly limited while it is full of others. Watch the counter.
 //! - A clock that steps back: nobody is locked out for longer than two refills of the burst.
 //! - Restart: all debts are forgotten. Limits are per process.
 //!

@@ -412,6 +412,33 @@ fn r1_a_flood_of_ten_times_the_capacity_takes_no_memory_and_frees_no_abuser() {
     assert!(stats.evicted_live > 8 * SLOTS as u64, "{stats:?}");
 }
 
+/// The manual says so: a table that is too small fails open, and counts it.
+#[test]
+fn r1_in_a_full_set_the_least_indebted_are_let_through_and_counted() {
+    let clock = TestClock::new();
+    let limiter = Limiter::builder()
+        .clock(clock.clock())
+        .policy(policy("p", quota(10, Duration::from_secs(600), 10)))
+        .capacity(8)
+        .build()
+        .unwrap();
+    for exhausted in 0..8 {
+        assert!(limiter.check(&Key::of(&exhausted), None, 10).allowed());
+    }
+    // One newcomer alone is limited: it takes a place and keeps it.
+    let alone = (0..20).filter(|_| limiter.check(&Key::of("a"), None, 1).allowed());
+    assert_eq!(alone.count(), 10);
+    limiter.reset(&Key::of("a"));
+    for _ in 0..20 {
+        for newcomer in ["a", "b"] {
+            assert!(limiter.check(&Key::of(newcomer), None, 1).allowed());
+        }
+    }
+    assert!(limiter.stats()[0].evicted_live >= 39);
+    let still = (0..8).filter(|key| !limiter.check(&Key::of(key), None, 1).allowed());
+    assert_eq!(still.count(), 7, "all but the one whose place was taken");
+}
+
 #[test]
 fn a_fast_policys_exhausted_survive_a_slow_policys_fresh_entries() {
     let clock = TestClock::new();
