@@ -1,0 +1,49 @@
+//! Admitting, refusing and counting allocate nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use spark_breaker::{Breaker, Config, FailKind, Mode, Window};
+use spark_core::testing::TestClock;
+use std::time::Duration;
+
+fn allocations(code: impl FnOnce()) -> u64 {
+    allocation_counter::measure(code).count_total
+}
+
+#[test]
+fn calls_allocate_nothing_however_many_there_were() {
+    let clock = TestClock::new();
+    for window in [Window::from(Duration::from_secs(60)), Window::Count(1_000)] {
+        let config = Config::standard().window(window).consecutive(None);
+        let breaker = Breaker::new("x", config, clock.clock()).unwrap();
+        // Closed whatever the results; and handles of metrics, if there are any, are found once.
+        breaker.set_mode(Mode::ForcedClosed);
+        breaker.try_acquire().unwrap().success();
+        let counted = allocations(|| {
+            for call in 0..10_000 {
+                let permit = breaker.try_acquire().unwrap();
+                match call % 4 {
+                    0 => permit.failure(FailKind::Transport),
+                    1 => drop(permit),
+                    2 => permit.ignore(),
+                    _ => permit.success(),
+                }
+            }
+        });
+        assert_eq!(counted, 0, "{window:?}");
+        assert_eq!(breaker.snapshot().totals.failures, 2_500);
+    }
+}
+
+#[test]
+fn a_refusal_allocates_nothing() {
+    let clock = TestClock::new();
+    let breaker = Breaker::new("x", Config::standard(), clock.clock()).unwrap();
+    breaker.throttle(Duration::from_secs(60));
+    assert!(breaker.try_acquire().is_err());
+    let counted = allocations(|| {
+        for _ in 0..10_000 {
+            assert!(breaker.try_acquire().is_err());
+        }
+    });
+    assert_eq!(counted, 0);
+}
