@@ -79,7 +79,7 @@ impl Cache {
         let cancel = self.cancels();
         let mut fetch = pin!(fetch);
         let fetched = poll_fn(|cx| {
-            if cancel && ticket.log.poll_abandoned(cx).is_ready() {
+            if cancel && ticket.poll_abandoned(cx).is_ready() {
                 return Poll::Ready(None);
             }
             match catch_unwind(AssertUnwindSafe(|| fetch.as_mut().poll(cx))) {

@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use crate::frame_log::{FrameLog, Reader};
 use crate::{BodyError, CacheKey, FetchError};
@@ -199,6 +200,17 @@ impl Ticket {
         self.land(|_| ());
     }
 
+    /// Ready when nobody reads any more and, from then on, nobody can: whoever comes later begins a
+    /// flight of their own.
+    pub(crate) fn poll_abandoned(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.log.poll_abandoned(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.retire();
+        // Somebody may have come in between: they are served, and nothing is stored.
+        self.log.poll_abandoned(cx)
+    }
+
     /// Stores by `put`, unless the key was invalidated since the flight began, and gives the key
     /// free. There is no moment at which the key has neither a flight nor an entry.
     pub(crate) fn land(&self, put: impl FnOnce(CacheKey)) {
@@ -303,5 +315,22 @@ mod tests {
         let mut stored = false;
         new.land(|_| stored = true);
         assert!(stored);
+    }
+
+    #[test]
+    fn nobody_joins_what_is_about_to_be_given_up() {
+        let flights = flights(8, 8);
+        let Joined::Leader(left, reader) = flights.join(key(0), true, 100) else {
+            panic!("the first leads");
+        };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(left.poll_abandoned(&mut cx).is_pending());
+        drop(reader);
+        assert!(left.poll_abandoned(&mut cx).is_ready());
+        // The task that asks upstream has yet to be dropped.
+        assert!(matches!(
+            flights.join(key(0), true, 100),
+            Joined::Leader(..)
+        ));
     }
 }

@@ -143,7 +143,7 @@ impl<P: Policy> Load<P> {
         future: Pin<&mut F>,
         cx: &mut Context<'_>,
     ) -> Poll<Survived<F::Output>> {
-        if leave && self.ticket.log.poll_abandoned(cx).is_ready() {
+        if leave && self.ticket.poll_abandoned(cx).is_ready() {
             return Poll::Ready(None);
         }
         match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
