@@ -25,7 +25,7 @@ pub(crate) enum Admission {
     /// It goes on; the response gets these fields.
     Pass(Option<Fields>),
     /// It is answered here.
-    Refuse(Box<(Problem, Shape)>),
+    Refuse(Problem, Shape),
 }
 
 /// `RateLimit` and `RateLimit-Policy`.
@@ -69,7 +69,7 @@ impl Shared {
         self.meter.decided(&decision, limiter);
         if !decision.allowed() {
             let shape = Shape::of(head.extensions, head.headers);
-            return Admission::Refuse(Box::new((self.refuse(&decision), shape)));
+            return Admission::Refuse(self.refuse(&decision), shape);
         }
         let fields = (self.config.headers == Headers::Always).then(|| Fields::of(&decision));
         Charged::add(request.extensions_mut(), charge);

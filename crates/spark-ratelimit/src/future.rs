@@ -34,7 +34,8 @@ pin_project! {
             fields: Option<Fields>,
         },
         Refused {
-            refusal: Option<Box<(Problem, Shape)>>,
+            problem: Option<Problem>,
+            shape: Shape,
         },
     }
 }
@@ -46,10 +47,11 @@ impl<F> ResponseFuture<F> {
         }
     }
 
-    pub(crate) fn refuse(refusal: Box<(Problem, Shape)>) -> Self {
+    pub(crate) fn refuse(problem: Problem, shape: Shape) -> Self {
         Self {
             state: State::Refused {
-                refusal: Some(refusal),
+                problem: Some(problem),
+                shape,
             },
         }
     }
@@ -70,10 +72,11 @@ where
                 }
                 Poll::Ready(Ok(response.map(ResponseBody::inner)))
             }
-            StateProj::Refused { refusal } => refusal.take().map_or(Poll::Pending, |refusal| {
-                let (problem, shape) = *refusal;
-                Poll::Ready(Ok(problem.into_response(shape)))
-            }),
+            StateProj::Refused { problem, shape } => {
+                problem.take().map_or(Poll::Pending, |problem| {
+                    Poll::Ready(Ok(problem.into_response(*shape)))
+                })
+            }
         }
     }
 }

@@ -64,7 +64,7 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match self.shared.admit(&mut request) {
             Admission::Pass(fields) => ResponseFuture::pass(self.inner.call(request), fields),
-            Admission::Refuse(refusal) => ResponseFuture::refuse(refusal),
+            Admission::Refuse(problem, shape) => ResponseFuture::refuse(problem, shape),
         }
     }
 }
