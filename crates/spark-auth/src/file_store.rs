@@ -241,8 +241,12 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    // Each folder that is made is a name in the one above, which is lost unless that one is synced.
+    let made: Vec<_> = (folder.ancestors())
+        .take_while(|it| !it.as_os_str().is_empty() && !it.is_dir())
+        .collect();
     builder.create(folder)?;
-    secret_file::sync_folder_of(folder)
+    made.into_iter().try_for_each(secret_file::sync_folder_of)
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
