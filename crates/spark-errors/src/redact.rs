@@ -101,15 +101,20 @@ static PATTERN: LazyLock<Regex> = LazyLock::new(|| {
             r#"(?i:(?:password|passwd|passphrase|pwd|secret|api[_-]?key|apikey|credential|authorization"#,
             r#"|(?:private|access|signing|encryption|master|auth)[_-]?key|session[_-]?id)(?:s?(?-u:\b)|_[A-Za-z0-9_.-]{0,40})"#,
             // A number of `tokens` is no secret.
-            r#"|(?:^|(?-u:\b)|_|-)(?:token|auth)(?-u:\b)|(?-i:[a-z0-9]Token)(?-u:\b))\\{0,4}["']?(?-u:\s){0,8}[:=](?-u:\s){0,8}"#,
+            r#"|(?:^|(?-u:\b)|_|-)(?:token|auth)(?-u:\b)|(?-i:[a-z0-9]Token)(?-u:\b))\\{0,4}["']?(?-u:\s){0,8}[:=]>?(?-u:\s){0,8}"#,
             r#"(?:[A-Za-z]{1,16}\()?(?:(?i:bearer|basic|digest|token)(?-u:\s){1,8})?"#,
-            r#"(?:\\{1,4}"[^"\\]*(?:\\+")?|"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"',;&})\]\\]+)"#
+            // A list or a struct, to its end or to the end of the line.
+            r#"(?:\[[^\]\r\n]*\]?|(?:[A-Za-z]{1,24} ?)?\{[^}\r\n]*\}?|\\{1,4}"[^"\\]*(?:\\+")?|"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"',;&})\]\\]+)"#
         ),
         r"(?-u:\b)(?i:bearer|basic)(?-u:\s){1,8}[A-Za-z0-9._~+/=-]{6,}",
         r"(?-u:\b)eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,4}",
         r"(?-u:\b)sk-[A-Za-z0-9_-]{6,}",
         r"(?-u:\b)spark_[a-z]{2}_[A-Za-z0-9_.-]+",
-        r"(?-u:\b)(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|xox[a-z]-[A-Za-z0-9-]{8,}|AKIA[0-9A-Z]{12,}|AIza[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{20,})",
+        concat!(
+            r"(?-u:\b)(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|xox[a-z]-[A-Za-z0-9-]{8,}|AKIA[0-9A-Z]{12,}|AIza[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{20,}",
+            r"|gsk_[A-Za-z0-9]{20,}|r8_[A-Za-z0-9]{20,}|(?:xai|pplx|glpat|ya29)[-.][A-Za-z0-9_-]{16,}",
+            r"|[rs]k_(?:live|test)_[A-Za-z0-9]{8,}|npm_[A-Za-z0-9]{20,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,})"
+        ),
         // user:password in a URL.
         r"://[!-.0-?A-~]{1,128}@",
         // Keys and signatures in a query.
@@ -298,6 +303,44 @@ mod tests {
             (
                 "order 4111 1111 1111 1112 unknown",
                 "order 4111 1111 1111 1112 unknown",
+            ),
+            (
+                r#"Login { password: Secret { inner: "hunter2" }, n: 1 }"#,
+                "Login { password: [redacted], n: 1 }",
+            ),
+            (
+                r#"{"passwords": ["hunter1", "hunter2"], "n": 1}"#,
+                r#"{"passwords": [redacted], "n": 1}"#,
+            ),
+            (
+                r#"{"secret": {"a": "b"}, "n": 1}"#,
+                r#"{"secret": [redacted], "n": 1}"#,
+            ),
+            ("password => hunter2", "password =[redacted]"),
+            (
+                "password=[redacted] user=ada",
+                "password=[redacted] user=ada",
+            ),
+            (
+                "key gsk_abcdefghijklmnopqrstuvwxyz bad",
+                "key [redacted] bad",
+            ),
+            (
+                "key r8_abcdefghijklmnopqrstuvwxyz bad",
+                "key [redacted] bad",
+            ),
+            ("key xai-abcdefghijklmnopqrstuv bad", "key [redacted] bad"),
+            ("key pplx-abcdefghijklmnopqrstuv bad", "key [redacted] bad"),
+            ("key glpat-abcdefghijklmnopqrst bad", "key [redacted] bad"),
+            ("key ya29.abcdefghijklmnopqrst bad", "key [redacted] bad"),
+            ("key sk_live_abcdefghijklmnop bad", "key [redacted] bad"),
+            (
+                "key npm_abcdefghijklmnopqrstuvwxyz bad",
+                "key [redacted] bad",
+            ),
+            (
+                "key SG.abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz bad",
+                "key [redacted] bad",
             ),
             ("max_tokens: 100, tokens=5", "max_tokens: 100, tokens=5"),
             (
