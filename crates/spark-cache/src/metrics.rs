@@ -99,7 +99,7 @@ mod on {
     use crate::store::StoreUsage;
 
     #[derive(Default)]
-    pub(crate) struct Handles;
+    pub(crate) struct Handles {}
 
     impl Handles {
         pub(crate) fn count(&self, _result: CacheResult) {}
