@@ -136,7 +136,8 @@ impl AuthLayer {
         })
     }
 
-    /// Asks `throttle` before every credential, and answers 429 with `Retry-After` when it refuses.
+    /// Asks `throttle` about every credential, and answers 429 with `Retry-After` where it refuses and
+    /// the credential is no user key that works.
     ///
     /// # Example
     /// ```

@@ -90,10 +90,15 @@ impl Shared {
                 self.no_address
                     .report("no client address: all callers share one allowance of failures; serve with spark-serve, or with axum's ConnectInfo");
             }
-            throttle.permit(client_ip).map_err(|after| {
+            if let Err(after) = throttle.permit(client_ip) {
+                // Who shares an address with someone who guesses is not shut out.
+                if let Some(user) = self.authenticator.working_user_key(token) {
+                    self.count(Decision::User);
+                    return Ok(user);
+                }
                 self.count(Decision::Throttled);
-                answer::throttled(after)
-            })?;
+                return Err(answer::throttled(after));
+            }
         }
         match self.authenticator.verify_from(token, client_ip) {
             Ok(principal) => {

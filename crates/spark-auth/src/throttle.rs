@@ -7,14 +7,16 @@ use spark_core::ClientIp;
 
 /// Says whether an address may try another credential. A rate limiter satisfies it in a few lines.
 ///
-/// It is asked before a credential is looked at, and only when one is there; it is told of every
-/// credential that was then refused. It knows addresses alone, and never keys or tenants:
+/// It is asked when a credential is there, and told of every credential that was refused. While it
+/// refuses an address, only user keys that work pass from there. It knows addresses alone, and never
+/// keys or tenants:
 ///
 /// - Whoever guesses from elsewhere can never lock a key's owner out, since nothing is counted per
 ///   key.
-/// - Whoever shares an address with someone who guesses shares the penalty, valid key or not. It
-///   cannot be otherwise: an answer that differs for a valid key is what the guesser asks for. So
-///   be generous (generated keys cannot be guessed anyway) and keep the penalty short.
+/// - Whoever shares an address with someone who guesses, behind a proxy or in an office, is not shut
+///   out: a user key has 190 random bits, so that letting a right one pass helps no guesser. A master
+///   key may be a text that somebody chose, so it shares the penalty: be generous, and keep the
+///   penalty short.
 /// - Success is not told, so that one valid key does not buy new guesses.
 ///
 /// `None` stands for callers without a known address. Give all of them one common allowance, never

@@ -66,6 +66,19 @@ impl Authenticator {
         }
     }
 
+    /// The holder of a generated user key that works; nothing is audited. For callers of an address
+    /// that is throttled: letting such a key pass helps no one who guesses, since nobody guesses one.
+    pub(crate) fn working_user_key(&self, credential: &str) -> Option<Principal> {
+        let key = key::split(credential)
+            .ok()
+            .filter(|key| key.kind == Kind::User)?;
+        let id = KeyId::new(key.id);
+        self.parts()
+            .index
+            .with(id, |entry| self.judge(&key, entry))
+            .ok()
+    }
+
     fn verify_user(
         &self,
         key: &KeyParts<'_>,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use spark_auth::{Authenticator, FailureThrottle, FileStore};
-use spark_breaker::Registry;
+use spark_breaker::{Breaker, Registry};
 use spark_cache::{Cache, LlmPolicy, Tuning, When};
 use spark_core::{ClientIp, Clock};
 use spark_errors::ErrorTracker;
@@ -43,9 +43,9 @@ pub(crate) struct App {
     pub health: Health,
     pub ledger: Ledger,
     /// The layers in their order, as the stack was assembled.
-    pub stack: OnceLock<serde_json::Value>,
-    /// Where the public listener listens, once it does.
-    pub listening: OnceLock<SocketAddr>,
+    pub stack: Mutex<serde_json::Map<String, serde_json::Value>>,
+    /// Where the listeners listen, once they do.
+    pub listening: OnceLock<Listening>,
     /// One reload at a time.
     reloading: Mutex<()>,
 }
@@ -58,6 +58,13 @@ impl std::fmt::Debug for Out {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Outbound")
     }
+}
+
+/// Where clients, and where operators, find the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listening {
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 /// The three limiters.
@@ -75,12 +82,12 @@ impl App {
     /// A sentence that names the field and the mend.
     pub(crate) fn build(
         config: Config,
+        store: FileStore,
         secrets: Secrets,
         metrics: Metrics,
         variables: impl Fn(&str) -> Option<String>,
     ) -> Result<Arc<Self>, String> {
         let clock = Clock::system();
-        let store = FileStore::open(&config.server.data_dir).map_err(|e| chain(&e))?;
         let auth = Authenticator::builder()
             .clock(clock.clone())
             .pepper(secrets.pepper)
@@ -108,13 +115,7 @@ impl App {
             &clock,
             vec![failure_policy(&config)?],
         )?));
-        let cache = Cache::builder()
-            .clock(clock.clone())
-            .max_bytes(config.cache.max_bytes.bytes())
-            .max_entry_bytes(config.cache.max_entry_bytes.bytes())
-            .ttl(config.cache.ttl.duration())
-            .build()
-            .map_err(|e| format!("cache: {}", chain(&e)))?;
+        let cache = cache(&config, &clock)?;
         let cache_policy = LlmPolicy::builder()
             .path(GENERATE)
             .path(CHAT)
@@ -149,17 +150,15 @@ impl App {
             metrics,
             health,
             ledger: Ledger::default(),
-            stack: OnceLock::new(),
+            stack: Mutex::default(),
             listening: OnceLock::new(),
         }))
     }
 
-    /// Where clients find the server.
-    pub(crate) fn address(&self) -> String {
-        self.listening
-            .get()
-            .unwrap_or(&self.config.server.listen)
-            .to_string()
+    /// The layers as they are assembled.
+    pub(crate) fn stack(&self) -> serde_json::Value {
+        let stack = self.stack.lock().unwrap_or_else(PoisonError::into_inner);
+        serde_json::Value::Object(stack.clone())
     }
 
     /// Puts a new configuration in force, as far as that goes without a restart. All of it is
@@ -169,60 +168,67 @@ impl App {
     /// A sentence that names the field and the mend; then nothing was changed.
     pub(crate) fn reload(&self, new: &Config) -> Result<Reloaded, String> {
         let tenant = tenant_policies(new)?;
-        let ip = ip_policy("ip", &new.ratelimit.ip)?;
-        let export = ip_policy("export", &new.ratelimit.export)?;
-        let failures = failure_policy(new)?;
-        let tuning = Tuning::new()
-            .ttl(new.cache.ttl.duration())
-            .max_entry_bytes(new.cache.max_entry_bytes.bytes());
+        let ip = vec![ip_policy("ip", &new.ratelimit.ip)?];
+        let export = vec![ip_policy("export", &new.ratelimit.export)?];
+        let failures = vec![failure_policy(new)?];
+        // Each part is built once for nothing, so that what cannot be put in force is known before
+        // anything is.
+        for policies in [&tenant, &ip, &export, &failures] {
+            limiter(new, &self.clock, policies.clone())?;
+        }
+        cache(new, &self.clock)?;
+        sanitizer(new)?;
+        for provider in &new.providers {
+            Breaker::new(&provider.name, breaker_config(provider), self.clock.clone())
+                .map_err(|e| format!("providers.{}.breaker: {e}", provider.name))?;
+        }
 
         let _one_at_a_time = self
             .reloading
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut reloaded = Reloaded::default();
         let limit = |limiter: &Limiter, policies| {
-            limiter
-                .reconfigure(policies)
-                .map_err(|e| format!("ratelimit: {e}"))
+            let done = limiter.reconfigure(policies);
+            done.map_err(|e| format!("ratelimit: {e}"))
         };
-        self.cache
-            .reconfigure(&tuning)
-            .map_err(|e| format!("cache: {}", chain(&e)))?;
-        self.cache_policy.set_when(when(new.cache.when));
         limit(&self.limits.tenant, tenant)?;
-        limit(&self.limits.ip, vec![ip])?;
-        limit(&self.limits.export, vec![export])?;
-        limit(&self.failures.0, vec![failures])?;
+        limit(&self.limits.ip, ip)?;
+        limit(&self.limits.export, export)?;
+        limit(&self.failures.0, failures)?;
+        let tuning = Tuning::new()
+            .ttl(new.cache.ttl.duration())
+            .max_entry_bytes(new.cache.max_entry_bytes.bytes());
+        let tuned = self.cache.reconfigure(&tuning);
+        tuned.map_err(|e| format!("cache: {}", chain(&e)))?;
+        self.cache_policy.set_when(when(new.cache.when));
+        let mut needs_restart = needs_restart(&self.config, new);
         for provider in &new.providers {
             let known = self
                 .breakers
                 .reconfigure(&provider.name, breaker_config(provider))
                 .map_err(|e| format!("providers.{}.breaker: {e}", provider.name))?;
             if !known {
-                reloaded
-                    .needs_restart
-                    .push(format!("providers.{}", provider.name));
+                needs_restart.push(format!("providers.{}", provider.name));
             }
         }
-        reloaded.applied = [
-            "ratelimit",
-            "auth.max_failures",
-            "cache.ttl",
-            "cache.max_entry_bytes",
-            "cache.when",
-            "providers.*.breaker",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        reloaded
-            .needs_restart
-            .extend(needs_restart(&self.config, new));
-        reloaded.needs_restart.sort();
-        reloaded.needs_restart.dedup();
-        Ok(reloaded)
+        needs_restart.sort();
+        Ok(Reloaded {
+            applied: RELOADABLE.map(str::to_owned).to_vec(),
+            needs_restart,
+        })
     }
 }
+
+/// What a reload puts in force.
+const RELOADABLE: [&str; 7] = [
+    "ratelimit (but capacity)",
+    "auth.max_failures",
+    "auth.failure_window",
+    "cache.ttl",
+    "cache.max_entry_bytes",
+    "cache.when",
+    "providers.*.breaker",
+];
 
 /// What a reload did.
 #[derive(Debug, Default, serde::Serialize)]
@@ -279,6 +285,16 @@ impl FailureThrottle for Failures {
     fn record(&self, ip: Option<ClientIp>) {
         self.0.penalize(&Self::key(ip), None, 1);
     }
+}
+
+fn cache(config: &Config, clock: &Clock) -> Result<Cache, String> {
+    Cache::builder()
+        .clock(clock.clone())
+        .max_bytes(config.cache.max_bytes.bytes())
+        .max_entry_bytes(config.cache.max_entry_bytes.bytes())
+        .ttl(config.cache.ttl.duration())
+        .build()
+        .map_err(|e| format!("cache: {}", chain(&e)))
 }
 
 fn limiter(config: &Config, clock: &Clock, policies: Vec<Policy>) -> Result<Limiter, String> {

@@ -8,15 +8,20 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 use spark_breaker::Answered;
-use spark_core::{Clock, Context, Instant, Problem, Refusal, UsageReport, collect};
+use spark_core::{Clock, CollectError, Context, Instant, Problem, Refusal, UsageReport, collect};
+use spark_errors::ErrorTracker;
 use tower::ServiceExt;
 
-use crate::provider::{OnlyProvider, Outbound, ProviderBody, ProviderError, chat_request, data_of};
+use crate::app::App;
+use crate::ledger::Ledger;
+use crate::provider::{
+    OnlyProvider, ProviderBody, ProviderError, chat_request, data_of, is_event_stream,
+};
 
-/// The longest whole answer, in bytes.
-const MAX_ANSWER: usize = 16 << 20;
-/// The longest error body of a provider that is passed on.
+/// The longest error body of a provider that is read.
 const MAX_ERROR: usize = 64 << 10;
+/// The longest that a client is asked to wait for a provider.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// One chat completion to be had.
 #[derive(Debug)]
@@ -44,41 +49,19 @@ pub(crate) enum Answer {
     },
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    /// By us, or by nobody reachable.
-    Problem(Problem),
-    /// By the provider, who finds fault with the request: its status and its own words.
-    Provider { status: StatusCode, body: Bytes },
-}
-
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
 /// Asks the providers in their order.
-pub(crate) async fn ask(
-    outbound: &Outbound,
-    clock: &Clock,
-    context: &Context,
-    mut ask: Ask,
-) -> Result<Answer, Refused> {
+pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<Answer, Problem> {
     let wants_usage = ask
         .body
         .get("stream_options")
         .is_some_and(|o| o["include_usage"] == true);
     if ask.stream {
         // Asked for always, since the usage is counted; handed on only to who asked for it.
-        let options = ask
-            .body
-            .entry("stream_options")
-            .or_insert_with(|| json!({}));
-        if let Value::Object(options) = options {
-            options.insert("include_usage".to_owned(), true.into());
+        let options = ask.body.entry("stream_options").or_insert(Value::Null);
+        if !options.is_object() {
+            *options = json!({});
         }
+        options["include_usage"] = true.into();
     }
     let mut request = chat_request(Value::Object(ask.body).to_string().into(), &ask.model);
     request.extensions_mut().insert(context.clone());
@@ -88,21 +71,28 @@ pub(crate) async fn ask(
             .insert(OnlyProvider(provider.into()));
     }
 
-    let asked = clock.now();
-    let response = outbound.clone().oneshot(request).await;
-    let response = response.map_err(|error| unreachable_provider(&error))?;
+    let asked = app.clock.now();
+    let response = app.outbound.0.clone().oneshot(request).await;
+    let response = response.map_err(|error| unreachable_provider(app, &error))?;
     let provider = answered_by(&response);
     if !response.status().is_success() {
-        return Err(refused(response).await);
+        return Err(refused(app, &provider, response).await);
     }
-    let usage = Recorder {
+    let mut usage = Recorder {
         context: context.clone(),
-        clock: clock.clone(),
+        clock: app.clock.clone(),
+        ledger: app.ledger.clone(),
+        errors: app.errors.clone(),
         asked,
         provider: Arc::clone(&provider),
         model: ask.model.into(),
+        pieces: 0,
+        told: false,
     };
     if ask.stream {
+        if !is_event_stream(response.headers()) {
+            return Err(usage.failed(not_understood()));
+        }
         let events = Events {
             body: response.into_body(),
             usage,
@@ -110,11 +100,19 @@ pub(crate) async fn ask(
         };
         return Ok(Answer::Stream { provider, events });
     }
-    let bytes = collect(response.into_body(), MAX_ANSWER).await;
-    let bytes = bytes.map_err(|_| cut_off())?;
-    let completion: Value = serde_json::from_slice(&bytes).map_err(|_| not_understood())?;
+    let bytes = match collect(
+        response.into_body(),
+        app.config.server.max_answer.as_usize(),
+    )
+    .await
+    {
+        Ok(bytes) => bytes,
+        Err(CollectError::TooLarge { .. }) => return Err(usage.failed(too_large())),
+        Err(_) => return Err(usage.failed(cut_off())),
+    };
+    let completion: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     if !completion["choices"].is_array() {
-        return Err(not_understood().into());
+        return Err(usage.failed(not_understood()));
     }
     usage.record(&completion["usage"]);
     Ok(Answer::Whole {
@@ -144,11 +142,14 @@ impl Events {
     pub(crate) async fn next(&mut self) -> Option<Result<Event, Problem>> {
         loop {
             let Ok(frame) = self.body.frame().await? else {
-                return Some(Err(cut_off()));
+                return Some(Err(self.usage.failed(cut_off())));
             };
             let Ok(raw) = frame.into_data() else { continue };
             let chunk: Option<Value> =
                 data_of(&raw).and_then(|data| serde_json::from_slice(&data).ok());
+            if chunk.is_some() {
+                self.usage.pieces += 1;
+            }
             if let Some(chunk) = &chunk
                 && chunk["usage"].is_object()
             {
@@ -163,25 +164,60 @@ impl Events {
     }
 }
 
-/// Fills the request's usage cell.
+/// Fills the request's usage cell and the ledger, and tells the tracker what went wrong.
 struct Recorder {
     context: Context,
     clock: Clock,
+    ledger: Ledger,
+    errors: ErrorTracker,
     asked: Instant,
     provider: Arc<str>,
     model: Arc<str>,
+    /// Pieces of a stream so far.
+    pieces: u64,
+    told: bool,
 }
 
 impl Recorder {
-    fn record(&self, usage: &Value) {
+    fn record(&mut self, usage: &Value) {
         let tokens = |key: &str| usage[key].as_u64().unwrap_or(0);
-        let took = self.clock.now().saturating_duration_since(self.asked);
-        self.context.usage().record(
-            UsageReport::new(Arc::clone(&self.provider), Arc::clone(&self.model))
-                .with_tokens(tokens("prompt_tokens"), tokens("completion_tokens"))
-                .with_upstream(took),
-        );
+        self.book(tokens("prompt_tokens"), tokens("completion_tokens"));
     }
+
+    fn book(&mut self, input: u64, output: u64) {
+        let took = self.clock.now().saturating_duration_since(self.asked);
+        let report = UsageReport::new(Arc::clone(&self.provider), Arc::clone(&self.model))
+            .with_tokens(input, output)
+            .with_upstream(took);
+        self.told = true;
+        if self.context.usage().record(report) {
+            self.ledger.spend(&self.context, input, output);
+        }
+    }
+
+    fn failed(&self, problem: Problem) -> Problem {
+        track(&self.errors, &self.provider, &problem);
+        problem
+    }
+}
+
+impl Drop for Recorder {
+    /// A stream that was left before it told its usage was spent as far as it came: one token a
+    /// piece at least.
+    fn drop(&mut self) {
+        if !self.told && self.pieces > 0 {
+            self.book(0, self.pieces);
+        }
+    }
+}
+
+/// A failure of a provider, for the error tracker and its hooks.
+fn track(errors: &ErrorTracker, provider: &str, problem: &Problem) {
+    errors
+        .event("provider")
+        .message(format_args!("{}: {}", problem.code(), problem.message()))
+        .tag("provider", provider)
+        .send();
 }
 
 fn answered_by(response: &Response<ProviderBody>) -> Arc<str> {
@@ -190,7 +226,7 @@ fn answered_by(response: &Response<ProviderBody>) -> Arc<str> {
 }
 
 /// Turns what is no success into a refusal that a client can act on.
-async fn refused(response: Response<ProviderBody>) -> Refused {
+async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) -> Problem {
     if let Some(refusal) = response.extensions().get::<Refusal>() {
         // Ours: the breaker, the bulkhead, a timeout. It is passed on as it is.
         let detail = match refusal.code {
@@ -205,48 +241,71 @@ async fn refused(response: Response<ProviderBody>) -> Refused {
         if let Some(after) = refusal.retry_after {
             problem = problem.retry_after(after);
         }
-        return problem.into();
+        if refusal.by == "timeout" {
+            track(&app.errors, provider, &problem);
+        }
+        return problem;
     }
     let status = response.status();
-    let after = retry_after(&response);
-    match status.as_u16() {
-        400 | 404 | 409 | 413 | 415 | 422 => {
-            let body = collect(response.into_body(), MAX_ERROR)
-                .await
-                .unwrap_or_default();
-            Refused::Provider { status, body }
-        }
-        429 => Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "provider",
+    let unavailable = |code, detail: &'static str| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider", code)
+            .detail(detail)
+            .retry_after(retry_after(app, &response))
+    };
+    let problem = match status.as_u16() {
+        400 | 404 | 409 | 413 | 415 | 422 => return provider_refused(response).await,
+        429 => unavailable(
             "provider_throttled",
-        )
-        .detail("The provider takes no more requests at the moment.")
-        .retry_after(after.unwrap_or(Duration::from_secs(1)))
-        .into(),
-        503 => Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "provider",
+            "The provider takes no more requests at the moment.",
+        ),
+        503 => unavailable(
             "provider_unavailable",
-        )
-        .detail("The provider is not available at the moment.")
-        .retry_after(after.unwrap_or(Duration::from_secs(1)))
-        .into(),
+            "The provider is not available at the moment.",
+        ),
         _ => Problem::new(StatusCode::BAD_GATEWAY, "provider", "provider_failed")
-            .detail("The provider answered with an error.")
-            .into(),
+            .detail("The provider answered with an error."),
+    };
+    track(&app.errors, provider, &problem);
+    problem
+}
+
+/// The provider finds fault with the request. Of its words only those go on that are an error of
+/// OpenAI's shape: whatever else it sends may tell of its insides.
+async fn provider_refused(response: Response<ProviderBody>) -> Problem {
+    let status = response.status();
+    let body = collect(response.into_body(), MAX_ERROR).await;
+    let told: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
+    let word = |key: &str| told["error"][key].as_str().map(str::to_owned);
+    let mut problem = Problem::new(status, "provider", "provider_refused");
+    problem = problem.detail(match word("message") {
+        Some(message) => format!("The provider finds fault with the request: {message}"),
+        None => "The provider finds fault with the request.".to_owned(),
+    });
+    if let Some(param) = word("param") {
+        problem = problem.param(param);
     }
+    problem
 }
 
-fn retry_after(response: &Response<ProviderBody>) -> Option<Duration> {
-    let value = response.headers().get(http::header::RETRY_AFTER)?;
-    value.to_str().ok()?.parse().ok().map(Duration::from_secs)
+/// What the provider says, within what its breaker would believe; else a second.
+fn retry_after(app: &App, response: &Response<ProviderBody>) -> Duration {
+    let after = spark_breaker::retry_after(response.headers(), app.clock.unix_time());
+    after.unwrap_or(Duration::from_secs(1)).min(MAX_RETRY_AFTER)
 }
 
-fn unreachable_provider(error: &ProviderError) -> Problem {
-    tracing::warn!(error = %chain(error), "no provider answered");
+fn unreachable_provider(app: &App, error: &ProviderError) -> Problem {
+    app.errors.capture("provider", error);
     Problem::new(StatusCode::BAD_GATEWAY, "provider", "provider_unreachable")
         .detail("The provider could not be reached.")
+}
+
+fn too_large() -> Problem {
+    Problem::new(
+        StatusCode::BAD_GATEWAY,
+        "provider",
+        "provider_answer_too_large",
+    )
+    .detail("The provider's answer is longer than `server.max_answer`: stream it, or lower `max_tokens`.")
 }
 
 fn cut_off() -> Problem {

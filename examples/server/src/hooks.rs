@@ -5,6 +5,7 @@ use spark_errors::{ErrorTracker, WebhookHook};
 
 use crate::ask::chain;
 use crate::config::Config;
+use crate::secrets::from_environment;
 
 /// Builds the tracker, with a webhook where one is configured.
 ///
@@ -23,10 +24,14 @@ pub(crate) fn tracker(
             .map_err(|e| format!("errors.webhook: {}", chain(&e)))?
             .clock(clock.clone());
         if let Some(variable) = &config.errors.webhook_secret_env {
-            let secret = variables(variable).ok_or_else(|| {
-                format!("errors.webhook_secret_env: the environment variable {variable} is not set")
-            })?;
-            hook = hook.secret(secret.trim());
+            let secret = from_environment(variable, variables)
+                .map_err(|e| format!("errors.webhook_secret_env: {e}"))?
+                .ok_or_else(|| {
+                    format!(
+                        "errors.webhook_secret_env: neither {variable} nor {variable}_FILE is set"
+                    )
+                })?;
+            hook = hook.secret(secret);
         }
         builder = builder.hook(hook);
     }

@@ -1,19 +1,18 @@
 //! Who used how much: requests, tokens, hits and refusals by tenant, bounded.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Task, Poll};
 
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use serde::Serialize;
-use spark_core::{Context, End, Name, Principal, Refusal, Usage, Watch, Watched, watch_response};
+use spark_core::{Context, End, Name, Principal, Refusal, Watch, Watched, watch_response};
 use tower::{Layer, Service};
 
-/// Tenants that are counted apart; later ones share the line `other`.
+/// Tenants that are counted apart; later ones share a line.
 const MAX_TENANTS: usize = 10_000;
-const OTHER: &str = "other";
 
 /// What one tenant used since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -27,31 +26,51 @@ pub(crate) struct Line {
 
 /// The lines of all tenants. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger(Arc<Mutex<BTreeMap<Name, Line>>>);
+pub(crate) struct Ledger(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Book {
+    lines: BTreeMap<Name, Line>,
+    others: Line,
+}
 
 impl Ledger {
     /// What this tenant used.
     pub(crate) fn of(&self, tenant: &Name) -> Line {
-        self.lines().get(tenant).copied().unwrap_or_default()
+        self.book().lines.get(tenant).copied().unwrap_or_default()
     }
 
     /// Every tenant's line.
     pub(crate) fn all(&self) -> BTreeMap<Name, Line> {
-        self.lines().clone()
+        self.book().lines.clone()
     }
 
-    fn add(&self, tenant: &Name, add: impl FnOnce(&mut Line)) {
-        let mut lines = self.lines();
-        if lines.len() >= MAX_TENANTS && !lines.contains_key(tenant) {
-            if let Ok(other) = Name::new(OTHER) {
-                add(lines.entry(other).or_default());
-            }
-            return;
+    /// What the tenants beyond the bound used together.
+    pub(crate) fn others(&self) -> Line {
+        self.book().others
+    }
+
+    /// Books the tokens of a call, when a provider told them: the call may go on after its client
+    /// has left, and is spent all the same.
+    pub(crate) fn spend(&self, context: &Context, input: u64, output: u64) {
+        let tenant = context.principal().and_then(Principal::tenant);
+        self.add(tenant, |line| {
+            line.input_tokens = line.input_tokens.saturating_add(input);
+            line.output_tokens = line.output_tokens.saturating_add(output);
+        });
+    }
+
+    fn add(&self, tenant: Option<&Name>, add: impl FnOnce(&mut Line)) {
+        let Some(tenant) = tenant else { return };
+        let mut book = self.book();
+        if book.lines.len() >= MAX_TENANTS && !book.lines.contains_key(tenant) {
+            add(&mut book.others);
+        } else {
+            add(book.lines.entry(tenant.clone()).or_default());
         }
-        add(lines.entry(tenant.clone()).or_default());
     }
 
-    fn lines(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Line>> {
+    fn book(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,9 +117,6 @@ where
         let entry = Entry {
             ledger: self.ledger.clone(),
             tenant: tenant.cloned(),
-            usage: context
-                .map(|context| context.usage().clone())
-                .unwrap_or_default(),
             hit: false,
             refused: false,
         };
@@ -146,22 +162,14 @@ where
 pub(crate) struct Entry {
     ledger: Ledger,
     tenant: Option<Name>,
-    usage: Usage,
     hit: bool,
     refused: bool,
 }
 
 impl Watch for Entry {
     fn end(self, _end: End) {
-        let Some(tenant) = &self.tenant else { return };
-        let tokens = self
-            .usage
-            .get()
-            .map_or((0, 0), |u| (u.input_tokens, u.output_tokens));
-        self.ledger.add(tenant, |line| {
+        self.ledger.add(self.tenant.as_ref(), |line| {
             line.requests += 1;
-            line.input_tokens = line.input_tokens.saturating_add(tokens.0);
-            line.output_tokens = line.output_tokens.saturating_add(tokens.1);
             line.cache_hits += u64::from(self.hit);
             line.refusals += u64::from(self.refused);
         });
@@ -176,12 +184,11 @@ mod tests {
     fn tenants_beyond_the_bound_share_a_line() {
         let ledger = Ledger::default();
         for n in 0..MAX_TENANTS + 50 {
-            ledger.add(&Name::new(&format!("t{n}")).unwrap(), |line| {
-                line.requests += 1;
-            });
+            let tenant = Name::new(&format!("t{n}")).unwrap();
+            ledger.add(Some(&tenant), |line| line.requests += 1);
         }
-        assert_eq!(ledger.all().len(), MAX_TENANTS + 1);
-        assert_eq!(ledger.of(&Name::new(OTHER).unwrap()).requests, 50);
+        assert_eq!(ledger.all().len(), MAX_TENANTS);
+        assert_eq!(ledger.others().requests, 50);
     }
 
     #[tokio::test]

@@ -44,7 +44,11 @@ pub(crate) fn keys(config: &Config, command: Keys) -> Result<(), String> {
                 new = new.label(label);
             }
             if let Some(tier) = tier {
-                new = new.tier(name("tier", &tier)?);
+                let tier = name("tier", &tier)?;
+                config
+                    .check_tier(&tier)
+                    .map_err(|mend| format!("--tier: {mend}"))?;
+                new = new.tier(tier);
             }
             let scopes = scopes.iter().map(|scope| name("scope", scope));
             new = new.scopes(scopes.collect::<Result<Vec<_>, _>>()?);
@@ -56,8 +60,6 @@ pub(crate) fn keys(config: &Config, command: Keys) -> Result<(), String> {
 
 fn open(config: &Config, clock: &Clock) -> Result<Authenticator, String> {
     let folder = &config.server.data_dir;
-    let pepper =
-        secrets::pepper(folder, |name| std::env::var(name).ok()).map_err(|e| e.to_string())?;
     let store = FileStore::open(folder).map_err(|error| match error {
         StoreError::Locked { .. } => format!(
             "a server holds {}: use its route instead, as `curl http://{}/api/spark/keys -H \
@@ -67,6 +69,8 @@ fn open(config: &Config, clock: &Clock) -> Result<Authenticator, String> {
         ),
         other => chain(&other),
     })?;
+    let variables = |name: &str| std::env::var(name).ok();
+    let pepper = secrets::pepper(folder, variables).map_err(|e| e.to_string())?;
     Authenticator::builder()
         .clock(clock.clone())
         .pepper(pepper)

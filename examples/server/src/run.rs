@@ -5,15 +5,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use spark_auth::FileStore;
 use spark_metrics::Metrics;
 use spark_serve::Server;
+use tracing_subscriber::EnvFilter;
 
-use crate::app::App;
+use crate::app::{App, Listening};
 use crate::ask::chain;
 use crate::config::{AuthMode, Config, LogFormat};
 use crate::reload::reload;
 use crate::stack::{Plane, Stack, build};
-use crate::{secrets, signals};
+use crate::{provider, secrets, signals};
 
 /// How long the hooks of the error tracker may take at the end.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
@@ -32,6 +34,8 @@ pub(crate) fn serve(config: Config) -> Result<ExitCode, String> {
 }
 
 async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
+    let (mut terminations, hangups) =
+        signals::take().map_err(|e| format!("the signals cannot be taken over: {e}"))?;
     // The recorder first: the layers resolve their handles at their first call.
     let metrics = Metrics::builder()
         .version(env!("CARGO_PKG_VERSION"))
@@ -53,12 +57,18 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
     let variables = |name: &str| std::env::var(name).ok();
     // Whoever reads the first address sees where the keys' route is.
     let shown: Vec<_> = addresses.iter().rev().copied().collect();
+    // The store first, for its lock: a second server on the same folder must change nothing.
+    let store = FileStore::open(&config.server.data_dir).map_err(|e| chain(&e))?;
     let secrets =
         secrets::load(&config.server.data_dir, &shown, variables).map_err(|e| e.to_string())?;
 
-    let app = App::build(config, secrets, metrics, variables)?;
+    let app = App::build(config, store, secrets, metrics, variables)?;
     app.errors.install_panic_hook();
-    let _ = app.listening.set(addresses[0]);
+    let _ = app.listening.set(Listening {
+        public: addresses[0],
+        admin: *addresses.last().unwrap_or(&addresses[0]),
+    });
+    warn_of_traps(&app.config);
     if app.config.auth.mode == AuthMode::Optional {
         tracing::warn!(
             "auth.mode is \"optional\": callers without a key pass, under the limits of their address"
@@ -81,18 +91,18 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
             Some(tokio::spawn(admin.serve(stack, wait(stopped.clone()))))
         }
     };
-    announce(&addresses);
     app.health.started();
-    tokio::spawn(reload_on_hangup(Arc::clone(&app)));
+    tokio::spawn(reload_on_hangup(Arc::clone(&app), hangups));
     tokio::spawn(async move {
-        signals::terminated().await;
+        terminations.next().await;
         tracing::info!("told to stop: draining");
         let _ = stop.send(true);
-        signals::terminated().await;
+        terminations.next().await;
         tracing::warn!("told to stop again: leaving at once");
         std::process::exit(1);
     });
 
+    announce(&addresses);
     let drained = public.serve(public_stack, wait(stopped)).await;
     if let Some(admin) = admin {
         // Its own drain has the same deadline.
@@ -107,22 +117,50 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is valid and most likely not meant.
+fn warn_of_traps(config: &Config) {
+    let server = &config.server;
+    if !server.listen.ip().is_loopback() && server.trusted_proxies.is_empty() {
+        tracing::warn!(
+            "server.trusted_proxies is empty: behind a proxy, all clients share one address, its \
+             quota and its failures"
+        );
+    }
+    for provider in &config.providers {
+        let url = provider.base_url.as_deref().unwrap_or_default();
+        if provider.api_key_env.is_some() && provider::leaves_in_clear(url) {
+            tracing::warn!(
+                provider = provider.name,
+                "the provider's key leaves this machine in clear: use https://"
+            );
+        }
+    }
+}
+
 async fn wait(mut stopped: tokio::sync::watch::Receiver<bool>) {
     // An error means that the sender is gone, which ends the wait as well.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 async fn bind(config: &Config, address: std::net::SocketAddr) -> Result<Server, String> {
+    let settings = serve_config(config)?;
+    let bound = Server::bind(address).await.map_err(|e| chain(&e))?;
+    bound
+        .config(settings)
+        .map_err(|e| format!("server: {}", chain(&e)))
+}
+
+fn serve_config(config: &Config) -> Result<spark_serve::Config, String> {
     let server = &config.server;
     let settings = spark_serve::Config::default()
         .header_read_timeout(server.header_read_timeout.duration())
         .max_connections(server.max_connections)
         .drain_delay(server.drain_delay.duration())
         .drain_deadline(server.drain_deadline.duration());
-    let bound = Server::bind(address).await.map_err(|e| chain(&e))?;
-    bound
-        .config(settings)
-        .map_err(|e| format!("server: {}", chain(&e)))
+    settings
+        .validate()
+        .map_err(|e| format!("server: {}", chain(&e)))?;
+    Ok(settings)
 }
 
 /// Where it listens, on standard output: for people and for scripts.
@@ -135,10 +173,7 @@ fn announce(addresses: &[std::net::SocketAddr]) {
     let _ = out.flush();
 }
 
-async fn reload_on_hangup(app: Arc<App>) {
-    let Some(mut hangups) = signals::Hangups::new() else {
-        return;
-    };
+async fn reload_on_hangup(app: Arc<App>, mut hangups: signals::Hangups) {
     while hangups.next().await {
         if let Err(error) = reload(&app) {
             tracing::error!(error, "the configuration was not reloaded");
@@ -146,9 +181,12 @@ async fn reload_on_hangup(app: Arc<App>) {
     }
 }
 
+fn log_filter(config: &Config) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&config.log.filter).map_err(|e| format!("log.filter: {e}"))
+}
+
 fn log_to_stderr(config: &Config) -> Result<(), String> {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&config.log.filter).map_err(|e| format!("log.filter: {e}"))?;
+    let filter = log_filter(config)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -196,7 +234,7 @@ pub(crate) fn print_stack(config: Config) -> Result<ExitCode, String> {
         if plane == Plane::Public {
             build(app, Plane::Admin)?;
         }
-        Ok(app.stack.get().cloned().unwrap_or_default())
+        Ok(app.stack())
     })?;
     let mut text = String::new();
     for part in ["edge", "data", "control"] {
@@ -228,8 +266,11 @@ fn with_app<T>(
         let _entered = runtime.enter();
         let metrics = Metrics::builder().build().map_err(|e| chain(&e))?;
         let variables = |name: &str| std::env::var(name).ok();
+        log_filter(&config)?;
+        serve_config(&config)?;
         let secrets = secrets::scratch().map_err(|e| e.to_string())?;
-        let app = App::build(config, secrets, metrics, variables)?;
+        let store = FileStore::open(&config.server.data_dir).map_err(|e| chain(&e))?;
+        let app = App::build(config, store, secrets, metrics, variables)?;
         use_app(&app)
     })();
     // Left-overs in the temporary folder do no harm.

@@ -111,7 +111,10 @@ pub(crate) fn new_master() -> Result<ApiKey, SecretError> {
 }
 
 /// The value of a variable, or what stands in the file that `<variable>_FILE` names.
-fn from_environment(
+///
+/// # Errors
+/// When both are set, when the value is empty, and when the file cannot be read.
+pub(crate) fn from_environment(
     variable: &str,
     variables: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<String>, SecretError> {

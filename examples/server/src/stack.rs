@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
@@ -19,10 +19,10 @@ use spark_core::{Context, ContextLayer, ForwardedHeader, Name, Problem, Shape, T
 use spark_errors::ErrorsLayer;
 use spark_headers::{Hsts, Https, SecurityHeaders, SecurityHeadersLayer};
 use spark_health::ProbesLayer;
-use spark_metrics::{HttpMetricsLayer, MatchedPathLayer};
+use spark_metrics::{HttpMetricsLayer, MatchedPathLayer, RouteLabel};
 use spark_ratelimit::{Headers, KeyBy, RateLimitLayer};
 use spark_sanitize::{BodyLimitLayer, Fields, SanitizeLayer};
-use tower::util::BoxCloneSyncService;
+use tower::util::{BoxCloneSyncService, option_layer};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -30,13 +30,15 @@ use tower_http::request_id::{
     MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer,
 };
 use tower_http::set_header::SetResponseHeaderLayer;
-use tower_http::trace::TraceLayer;
+use tower_http::trace::{
+    DefaultOnBodyChunk, DefaultOnEos, DefaultOnRequest, DefaultOnResponse, TraceLayer,
+};
 
 use crate::app::{App, CHAT, GENERATE};
 use crate::config::{AuthMode, ClientIpHeader};
 use crate::ledger::LedgerLayer;
 use crate::provider;
-use crate::routes::{chat, export, generate, keys, operator, page, usage};
+use crate::routes::{chat, export, generate, keys, operator, page, shown_path, usage};
 
 /// The whole server as one service.
 pub(crate) type Stack = BoxCloneSyncService<Request<spark_serve::Body>, Response<Body>, Infallible>;
@@ -103,7 +105,12 @@ fn assemble(app: &Arc<App>, plane: Plane, mut router: Router<Arc<App>>) -> Resul
 
     let config = &app.config.server;
     let headers = security_headers(app, SecurityHeaders::api())?;
-    let in_flight = Bulkhead::new("server", config.max_in_flight).map_err(|e| e.to_string())?;
+    let name = if plane == Plane::Admin {
+        "admin"
+    } else {
+        "server"
+    };
+    let in_flight = Bulkhead::new(name, config.max_in_flight).map_err(|e| e.to_string())?;
     let ip_limit = &app.config.ratelimit.ip;
 
     let stack = ServiceBuilder::new()
@@ -142,7 +149,7 @@ fn assemble(app: &Arc<App>, plane: Plane, mut router: Router<Arc<App>>) -> Resul
         .layer(edge.add(
             "cors",
             format!("origins: {}", app.config.cors.origins.len()),
-            cors(app)?,
+            option_layer(cors(app)?),
         ))
         // CORS answers preflights with an empty body, so the body below is one that can be empty.
         .map_response(into_axum_body)
@@ -183,15 +190,19 @@ fn assemble(app: &Arc<App>, plane: Plane, mut router: Router<Arc<App>>) -> Resul
         )
         .service(router);
 
-    let described = json!({
-        "edge": edge.to_json(),
-        "data": data.to_json(),
-        "control": control.to_json(),
-        "outbound": provider::LAYERS,
-    });
-    // The first stack that is built is the public one, or the only one.
-    let _ = app.stack.set(described);
+    describe(app, [("edge", edge), ("data", data), ("control", control)]);
     Ok(BoxCloneSyncService::new(stack.map_response(into_axum_body)))
+}
+
+/// Keeps what was assembled for those who ask; each plane may add its part.
+fn describe(app: &App, parts: [(&str, Names); 3]) {
+    let mut stack = app.stack.lock().unwrap_or_else(PoisonError::into_inner);
+    for (part, names) in parts {
+        if !names.0.is_empty() {
+            stack.insert(part.to_owned(), names.to_json());
+        }
+    }
+    stack.insert("outbound".to_owned(), json!(provider::LAYERS));
 }
 
 /// The data plane, right inside of the address's quota.
@@ -211,45 +222,33 @@ fn data_routes(app: &Arc<App>, names: &mut Names) -> Result<Router<Arc<App>>, St
         .layer(names.add("auth", mode, auth.throttle(app.failures.clone())))
         // The ledger counts what each tenant asks for, refusals by the layers below included.
         .layer(names.add("ledger", "by tenant", LedgerLayer(app.ledger.clone())));
-    // Data routes are for users: the master key stays at home.
-    let users = names.add("require", "user", require);
-    // The tenant's quota stands before all costly work; hits of the cache count, too.
-    let policies: Vec<&str> = app
-        .config
-        .ratelimit
-        .policies
-        .iter()
-        .map(|p| p.name.as_str())
-        .collect();
-    let tenant_limit = names.add(
-        "tenant_limit",
-        policies.join(", "),
-        RateLimitLayer::new(app.limits.tenant.clone()).scope("tenant"),
-    );
-    // Clean input, before the cache, so that a blocked prompt never reaches its store.
+    let policies = &app.config.ratelimit.policies;
+    let policies: Vec<&str> = policies.iter().map(|p| p.name.as_str()).collect();
     let preset = format!("{:?}", app.config.sanitize.preset).to_lowercase();
-    let sanitize = names.add(
-        "sanitize",
-        preset,
-        SanitizeLayer::new(app.sanitizer.clone(), prompts()?),
-    );
-    // The cache stands next to the handler: what it answers reaches no provider.
-    let cache = names.add(
-        "cache",
-        format!("{}, {}", app.config.cache.max_bytes, app.config.cache.ttl),
-        CacheLayer::new(app.cache.clone(), app.cache_policy.clone()),
-    );
+    let users = require;
+    let tenant_limit = RateLimitLayer::new(app.limits.tenant.clone()).scope("tenant");
 
+    let inner = ServiceBuilder::new()
+        // Data routes are for users: the master key stays at home.
+        .layer(names.add("require", "user", users.clone()))
+        // The tenant's quota stands before all costly work; hits of the cache count, too.
+        .layer(names.add("tenant_limit", policies.join(", "), tenant_limit.clone()))
+        // Clean input, before the cache, so that a blocked prompt never reaches its store.
+        .layer(names.add(
+            "sanitize",
+            preset,
+            SanitizeLayer::new(app.sanitizer.clone(), prompts()?),
+        ))
+        // The cache stands next to the handler: what it answers reaches no provider.
+        .layer(names.add(
+            "cache",
+            format!("{}, {}", app.config.cache.max_bytes, app.config.cache.ttl),
+            CacheLayer::new(app.cache.clone(), app.cache_policy.clone()),
+        ));
     let asking = Router::new()
         .route(GENERATE, post(generate::generate))
         .route(CHAT, post(chat::completions))
-        .layer(
-            ServiceBuilder::new()
-                .layer(users.clone())
-                .layer(tenant_limit.clone())
-                .layer(sanitize)
-                .layer(cache),
-        );
+        .layer(inner);
     let models = Router::new().route("/v1/models", get(chat::models)).layer(
         ServiceBuilder::new()
             .layer(users.clone())
@@ -384,10 +383,20 @@ fn trusted(app: &App) -> String {
 }
 
 fn metrics(app: &App) -> HttpMetricsLayer {
-    HttpMetricsLayer::new(app.clock.clone()).models(app.config.models())
+    HttpMetricsLayer::new(app.clock.clone())
+        .models(app.config.models())
+        // The probes leave before the router, which knows all other routes.
+        .route(RouteLabel::by(|_, uri, _| {
+            let probes = ["/livez", "/readyz", "/startupz"];
+            probes.into_iter().find(|probe| *probe == uri.path())
+        }))
 }
 
-fn cors(app: &App) -> Result<CorsLayer, String> {
+/// `None` where no origin is configured: then an OPTIONS request is one like any other.
+fn cors(app: &App) -> Result<Option<CorsLayer>, String> {
+    if app.config.cors.origins.is_empty() {
+        return Ok(None);
+    }
     let origins = app.config.cors.origins.iter().map(|origin| {
         HeaderValue::from_str(origin)
             .map_err(|_| format!("cors.origins: \"{origin}\" is no origin"))
@@ -399,16 +408,22 @@ fn cors(app: &App) -> Result<CorsLayer, String> {
         "retry-after",
         "x-request-id",
     ];
-    Ok(CorsLayer::new()
+    let layer = CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.collect::<Result<Vec<_>, _>>()?))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers(["authorization", "content-type", "x-api-key"].map(HeaderName::from_static))
-        .expose_headers(exposed.map(HeaderName::from_static)))
+        .expose_headers(exposed.map(HeaderName::from_static));
+    Ok(Some(layer))
 }
 
 type Trace = TraceLayer<
     tower_http::classify::SharedClassifier<tower_http::classify::ServerErrorsAsFailures>,
     fn(&Request<spark_serve::Body>) -> tracing::Span,
+    DefaultOnRequest,
+    DefaultOnResponse,
+    DefaultOnBodyChunk,
+    DefaultOnEos,
+    (),
 >;
 
 fn trace() -> Trace {
@@ -417,10 +432,13 @@ fn trace() -> Trace {
         let id = id
             .and_then(|id| id.header_value().to_str().ok())
             .unwrap_or_default();
-        let path: String = request.uri().path().chars().take(200).collect();
+        let path = shown_path(request.uri());
         tracing::info_span!("request", method = %request.method(), path, id)
     }
-    TraceLayer::new_for_http().make_span_with(span as fn(&_) -> _)
+    // Failures are in the metrics and in the error tracker; a line for each would be a flood.
+    TraceLayer::new_for_http()
+        .make_span_with(span as fn(&_) -> _)
+        .on_failure(())
 }
 
 /// A client's id is kept when it can do no harm in a log or a header.
@@ -481,8 +499,8 @@ impl tower_http::catch_panic::ResponseForPanic for LastResort {
 }
 
 async fn not_found(context: Context) -> axum::response::Response {
-    let problem = Problem::new(StatusCode::NOT_FOUND, "server", "not_found")
-        .detail("There is nothing here: `GET /` lists what there is.");
+    let problem =
+        Problem::new(StatusCode::NOT_FOUND, "server", "not_found").detail("There is nothing here.");
     crate::routes::refuse(&context, problem)
 }
 
@@ -534,7 +552,9 @@ mod tests {
         let mut config = Config::load(None, |_| None).unwrap();
         config.server.data_dir = dir.path().to_owned();
         let metrics = Metrics::builder().build().unwrap();
-        let app = App::build(config, secrets::scratch().unwrap(), metrics, |_| None).unwrap();
+        let store = spark_auth::FileStore::open(dir.path()).unwrap();
+        let secrets = secrets::scratch().unwrap();
+        let app = App::build(config, store, secrets, metrics, |_| None).unwrap();
         let panics = Router::new().route(
             "/panics",
             axum::routing::get(|| async {

@@ -93,7 +93,7 @@ async fn every_response_bears_the_headers_and_a_request_id() {
         .header("origin", "https://app.example")
         .header("access-control-request-method", "POST");
     check(
-        "preflight",
+        "OPTIONS",
         &preflight
             .send(Method::OPTIONS, "/api/spark/generate", "")
             .await,
@@ -226,4 +226,48 @@ async fn the_operators_routes_have_a_listener_of_their_own_where_one_is_configur
     assert_eq!(public.get("/api/spark/keys").await.status, 404);
     assert_eq!(public.get("/metrics").await.status, 404);
     assert_eq!(public.get("/livez").await.status, 200);
+
+    let admin = common::Client::new(server.process.admin.unwrap());
+    let answer = admin
+        .clone()
+        .bearer(&server.master)
+        .get("/api/spark/keys")
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(admin.get("/api/spark/keys").await.status, 401);
+    assert_eq!(
+        admin.get("/metrics").await.status,
+        200,
+        "who reaches it may scrape it"
+    );
+    assert_eq!(admin.get("/").await.status, 404);
+    let stack = admin
+        .bearer(&server.master)
+        .get("/api/spark/stack")
+        .await
+        .json();
+    for part in ["edge", "data", "control", "outbound"] {
+        assert!(
+            !stack[part].as_array().unwrap().is_empty(),
+            "{part}: {stack}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_in_the_wrong_place_is_in_no_log() {
+    let server = Server::start();
+    let key = server.key("acme").await;
+    let master = server.client().bearer(&server.master);
+    master
+        .send(Method::POST, &format!("/api/spark/keys/{key}/rotate"), "")
+        .await;
+    let odd = master.send(Method::DELETE, "/api/spark/keys/%ff", "").await;
+    assert_eq!(odd.status, 400);
+    assert_eq!(odd.header("content-type"), "application/problem+json");
+    let log = server.log();
+    assert!(log.contains("[key]"), "{log}");
+    for secret in [&key, &server.master] {
+        assert!(!log.contains(secret.as_str()), "{log}");
+    }
 }

@@ -78,6 +78,20 @@ async fn told_to_stop_under_load_it_finishes_what_is_under_way() {
     assert_eq!(status.code(), Some(0), "{}", server.log());
 }
 
+#[test]
+fn a_signal_right_after_the_start_is_not_missed() {
+    for _ in 0..3 {
+        let mut server = Server::start();
+        server.terminate();
+        let status = server.process.child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", server.log());
+    }
+    let mut server = Server::start();
+    server.signal("HUP");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(server.is_running(), "a hang-up reloads, and ends nothing");
+}
+
 #[tokio::test]
 async fn a_reload_changes_the_quota_and_a_bad_file_changes_nothing() {
     let policy = |quota: u32, burst: u32| {
@@ -127,6 +141,24 @@ async fn a_reload_changes_the_quota_and_a_bad_file_changes_nothing() {
             .contains("q=6000")
     );
 
+    // Valid as TOML, and no good as a whole: nothing of it may be in force.
+    let half_good = format!(
+        "{}[[providers]]\nname = \"demo\"\nkind = \"demo\"\nmodels = [\"demo-1\"]\n\
+         breaker = {{ probes = 0 }}\n",
+        policy(7_777, 7)
+    );
+    std::fs::write(&file, half_good).unwrap();
+    let refused = master
+        .send(http::Method::POST, "/api/spark/reload", "")
+        .await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(
+        user.get("/v1/models")
+            .await
+            .header("ratelimit-policy")
+            .contains("q=6000")
+    );
+
     std::fs::write(
         &file,
         format!(
@@ -151,7 +183,13 @@ fn run(
     env: &[(&str, &str)],
     dir: &std::path::Path,
 ) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_spark-server"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spark-server"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SPARK_") {
+            command.env_remove(name);
+        }
+    }
+    let output = command
         .args(args)
         .current_dir(dir)
         .env("SPARK_DATA_DIR", "data")
@@ -220,6 +258,30 @@ fn the_commands_do_what_they_say() {
     let (code, _, err) = run(&[], &[("SPARK_LISTEN", "0.0.0.0:0")], dir.path());
     assert_eq!(code, Some(2));
     assert!(err.contains("SPARK_MASTER_KEY"), "{err}");
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_folder_changes_nothing() {
+    let server = Server::start();
+    let other = run(&["keys", "new-master"], &[], &server.dir).1;
+    let env = [
+        ("SPARK_LISTEN", "127.0.0.1:0"),
+        ("SPARK_MASTER_KEY", other.trim()),
+    ];
+    let (code, _, err) = run(&[], &env, &server.dir);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(
+        server.dir.join("data/master.key").exists() && server.dir.join("data/master.mac").exists()
+    );
+    let master = server.client().bearer(&server.master);
+    assert_eq!(master.get("/api/spark/keys").await.status, 200);
+
+    let (code, _, _) = run(
+        &["keys", "list"],
+        &[("SPARK_DATA_DIR", "elsewhere")],
+        &server.dir,
+    );
+    assert_eq!(code, Some(0));
 }
 
 #[test]

@@ -215,6 +215,88 @@ async fn a_cut_stream_is_an_error_and_is_never_cached() {
 }
 
 #[tokio::test]
+async fn what_a_provider_did_wrong_is_tracked_and_told_to_the_webhook() {
+    let (upstream, sink) = (Upstream::start(), Upstream::start());
+    let url = sink.base_url().replace("/v1", "/v1/chat/completions");
+    let config = format!(
+        "[errors]\nwebhook = \"{url}\"\n{}",
+        providers(&[("primary", &upstream)], BREAKER)
+    );
+    let server = Server::with(&config, &ENV);
+    let user = server.client().bearer(&server.key("acme").await);
+    upstream.mode(json!({"mode": "error500"})).await;
+    let refused = user
+        .post("/api/spark/generate", &prompt("a private prompt"))
+        .await;
+    assert_eq!(refused.status, 502, "{}", refused.text());
+
+    let errors = server
+        .client()
+        .bearer(&server.master)
+        .get("/api/spark/errors")
+        .await;
+    assert_eq!(
+        errors.json()["recent"][0]["kind"],
+        "provider",
+        "{}",
+        errors.text()
+    );
+    assert!(!errors.text().contains("a private prompt"));
+    let posted = async {
+        while sink.calls().await == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), posted)
+        .await
+        .expect("the webhook is called");
+    let body = sink.stats().await["last_body"].to_string();
+    assert!(
+        body.contains("provider_failed") && !body.contains("a private prompt"),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_is_left_is_booked_all_the_same() {
+    let upstream = Upstream::start();
+    let (_server, user) = server_with(&[("primary", &upstream)]).await;
+    upstream.mode(json!({"mode": "ok", "chunk_ms": 100})).await;
+    let body = json!({
+        "model": "some-model", "stream": true, "stream_options": null,
+        "messages": [{"role": "user", "content": "hello"}],
+    });
+    let client = user.clone().header("content-type", "application/json");
+    let mut left = client
+        .open(http::Method::POST, "/v1/chat/completions", body.to_string())
+        .await
+        .into_body();
+    for _ in 0..2 {
+        http_body_util::BodyExt::frame(&mut left)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    drop(left);
+    let booked = async {
+        loop {
+            let usage = user.get("/api/spark/usage").await.json();
+            if usage["tenants"]["acme"]["output_tokens"]
+                .as_u64()
+                .unwrap_or(0)
+                > 0
+            {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), booked)
+        .await
+        .expect("tokens are booked");
+}
+
+#[tokio::test]
 async fn a_stalled_stream_is_cut_by_the_idle_limit() {
     let upstream = Upstream::start();
     let (_server, user) = server_with(&[("primary", &upstream)]).await;

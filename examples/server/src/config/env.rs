@@ -8,13 +8,21 @@ use toml::{Table, Value};
 
 use super::{Config, ConfigError};
 
-/// Values that have no default, so that a serialized configuration does not show them.
-const OPTIONAL: [(&[&str], &str); 3] = [
-    (&["server"], "admin_listen"),
-    (&["errors"], "webhook"),
-    (&["errors"], "webhook_secret_env"),
+/// Values that have no default, so that a serialized configuration does not show them: where they
+/// may stand (`[]` is an entry of a list, `{}` one of a map), and whether they are numbers.
+const OPTIONAL: [(&str, &str, bool); 9] = [
+    (".server", "admin_listen", false),
+    (".errors", "webhook", false),
+    (".errors", "webhook_secret_env", false),
+    (".ratelimit.ip", "burst", true),
+    (".ratelimit.export", "burst", true),
+    (".ratelimit.policies[]", "burst", true),
+    (".ratelimit.policies[].tiers{}", "burst", true),
+    (".providers[]", "base_url", false),
+    (".providers[]", "api_key_env", false),
 ];
-const OPTIONAL_OF_PROVIDERS: [&str; 2] = ["base_url", "api_key_env"];
+/// Maps whose keys are chosen by the operator.
+const MAPS: [&str; 1] = [".ratelimit.policies[].tiers"];
 
 /// Variables that are read elsewhere.
 const OTHERS: [&str; 8] = [
@@ -42,13 +50,16 @@ pub(super) fn overlay(
             variable: place.variable.clone(),
             reason,
         };
-        let value = convert(&text, place.old.as_ref()).map_err(invalid)?;
+        let value = convert(&text, &place.old).map_err(invalid)?;
         set(&mut table, &place.path, value);
         // One at a time, so that the variable at fault can be named.
         current = table
             .clone()
             .try_into()
             .map_err(|error: toml::de::Error| invalid(error.message().to_owned()))?;
+        current
+            .check()
+            .map_err(|(field, mend)| invalid(format!("`{field}`: {mend}, not \"{text}\"")))?;
     }
     Ok(current)
 }
@@ -58,9 +69,17 @@ pub(crate) fn unknown_variables(
     config: &Config,
     names: impl Iterator<Item = String>,
 ) -> Vec<String> {
-    let known: Vec<String> = to_table(config)
-        .map(|table| places(&table).into_iter().map(|p| p.variable).collect())
+    let places = to_table(config)
+        .map(|table| places(&table))
         .unwrap_or_default();
+    let mut known = Vec::new();
+    for place in places {
+        // A variable may name another one, which holds a secret.
+        if let (true, Some(name)) = (place.variable.ends_with("_ENV"), place.old.as_str()) {
+            known.extend([name.to_owned(), format!("{name}_FILE")]);
+        }
+        known.push(place.variable);
+    }
     let mut unknown: Vec<String> = names
         .filter(|name| name.starts_with("SPARK_"))
         .filter(|name| !OTHERS.contains(&name.as_str()) && !known.contains(name))
@@ -72,7 +91,8 @@ pub(crate) fn unknown_variables(
 struct Place {
     variable: String,
     path: Vec<Step>,
-    old: Option<Value>,
+    /// What stands there now, or a value of the type that may.
+    old: Value,
 }
 
 #[derive(Clone)]
@@ -92,76 +112,63 @@ fn places(table: &Table) -> Vec<Place> {
     let mut found = Vec::new();
     walk(
         &Value::Table(table.clone()),
+        "",
         &mut Vec::new(),
         "SPARK",
         &mut found,
     );
-    for (section, key) in OPTIONAL {
-        let prefix = match section {
-            ["server"] => String::new(),
-            _ => format!("{}_", section.join("_")),
-        };
-        let path = section
-            .iter()
-            .chain([&key])
-            .map(|k| Step::Key((*k).to_owned()));
-        push_absent(&mut found, &format!("SPARK_{prefix}{key}"), path.collect());
-    }
-    let providers = table.get("providers").and_then(Value::as_array);
-    for (index, provider) in providers.into_iter().flatten().enumerate() {
-        let name = provider
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        for key in OPTIONAL_OF_PROVIDERS {
-            let path = vec![
-                Step::Key("providers".to_owned()),
-                Step::Index(index),
-                Step::Key(key.to_owned()),
-            ];
-            push_absent(&mut found, &format!("SPARK_PROVIDERS_{name}_{key}"), path);
-        }
-    }
     found
 }
 
-fn push_absent(found: &mut Vec<Place>, variable: &str, path: Vec<Step>) {
-    let variable = as_variable(variable);
-    if !found.iter().any(|place| place.variable == variable) {
-        found.push(Place {
-            variable,
-            path,
-            old: None,
-        });
-    }
-}
-
-fn walk(value: &Value, path: &mut Vec<Step>, variable: &str, found: &mut Vec<Place>) {
+/// `schema` is the path without the names of entries, as [`OPTIONAL`] writes it.
+fn walk(value: &Value, schema: &str, path: &mut Vec<Step>, variable: &str, found: &mut Vec<Place>) {
+    let mut step = |step: Step, value: &Value, schema: &str, variable: &str| {
+        path.push(step);
+        walk(value, schema, path, variable, found);
+        path.pop();
+    };
     match value {
         Value::Table(table) => {
             for (key, value) in table {
-                let variable = match (path.is_empty(), key.as_str()) {
-                    (true, "server") => variable.to_owned(),
+                let variable = match (schema, key.as_str()) {
+                    ("", "server") => variable.to_owned(),
                     _ => format!("{variable}_{key}"),
                 };
-                path.push(Step::Key(key.clone()));
-                walk(value, path, &variable, found);
-                path.pop();
+                let schema = match MAPS.contains(&schema) {
+                    true => format!("{schema}{{}}"),
+                    false => format!("{schema}.{key}"),
+                };
+                step(Step::Key(key.clone()), value, &schema, &variable);
+            }
+            let absent = OPTIONAL
+                .into_iter()
+                .filter(|(place, key, _)| *place == schema && !table.contains_key(*key));
+            for (_, key, is_number) in absent {
+                let kind = match is_number {
+                    true => Value::Integer(0),
+                    false => Value::String(String::new()),
+                };
+                let variable = format!("{variable}_{key}");
+                step(Step::Key(key.to_owned()), &kind, "", &variable);
             }
         }
         Value::Array(array) if array.iter().any(Value::is_table) => {
+            let schema = format!("{schema}[]");
             for (index, value) in array.iter().enumerate() {
                 let name = value.get("name").and_then(Value::as_str);
                 let name = name.map_or_else(|| index.to_string(), str::to_owned);
-                path.push(Step::Index(index));
-                walk(value, path, &format!("{variable}_{name}"), found);
-                path.pop();
+                step(
+                    Step::Index(index),
+                    value,
+                    &schema,
+                    &format!("{variable}_{name}"),
+                );
             }
         }
         leaf => found.push(Place {
             variable: as_variable(variable),
             path: path.clone(),
-            old: Some(leaf.clone()),
+            old: leaf.clone(),
         }),
     }
 }
@@ -174,19 +181,15 @@ fn as_variable(text: &str) -> String {
     text.chars().map(letter).collect()
 }
 
-/// The text as the type that stands there now; an absent value is a text.
-fn convert(text: &str, old: Option<&Value>) -> Result<Value, String> {
+/// The text as the type that stands there now.
+fn convert(text: &str, old: &Value) -> Result<Value, String> {
     let text = text.trim();
     let wrong = |kind: &str| format!("\"{text}\" is not {kind}");
     Ok(match old {
-        Some(Value::Integer(_)) => {
-            Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?)
-        }
-        Some(Value::Float(_)) => Value::Float(text.parse().map_err(|_| wrong("a number"))?),
-        Some(Value::Boolean(_)) => {
-            Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?)
-        }
-        Some(Value::Array(_)) => Value::Array(
+        Value::Integer(_) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
+        Value::Float(_) => Value::Float(text.parse().map_err(|_| wrong("a number"))?),
+        Value::Boolean(_) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
+        Value::Array(_) => Value::Array(
             text.split(',')
                 .map(str::trim)
                 .filter(|item| !item.is_empty())

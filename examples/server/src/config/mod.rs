@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use spark_core::Name;
 
 pub(crate) use env::unknown_variables;
 pub(crate) use units::{ByteSize, Span};
@@ -40,6 +41,8 @@ pub(crate) struct Server {
     pub trusted_proxies: Vec<IpNet>,
     pub client_ip_header: ClientIpHeader,
     pub max_body: ByteSize,
+    /// The longest whole answer of a provider.
+    pub max_answer: ByteSize,
     pub max_connections: usize,
     /// Requests under way, of all callers; more are refused with 503 at once.
     pub max_in_flight: usize,
@@ -61,6 +64,7 @@ impl Default for Server {
             trusted_proxies: Vec::new(),
             client_ip_header: ClientIpHeader::XForwardedFor,
             max_body: ByteSize::mib(1),
+            max_answer: ByteSize::mib(4),
             max_connections: 10_000,
             max_in_flight: 1_024,
             header_read_timeout: Span::secs(10),
@@ -442,7 +446,7 @@ impl Config {
         if config.providers.is_empty() {
             config.providers = Provider::only_demo();
         }
-        let config = env::overlay(&config, variables)?;
+        // The file first, so that what it has wrong is not blamed on a variable.
         config
             .check()
             .map_err(|(field, mend)| ConfigError::Invalid {
@@ -450,7 +454,7 @@ impl Config {
                 field,
                 mend,
             })?;
-        Ok(config)
+        env::overlay(&config, variables)
     }
 
     /// Rules that no type expresses. The field at fault and the mend, when one is broken.
@@ -491,7 +495,7 @@ impl Config {
         let mut names = std::collections::BTreeSet::new();
         for provider in &self.providers {
             let field = |key: &str| format!("providers.{}.{key}", provider.name);
-            if spark_core::Name::new(&provider.name).is_err() {
+            if Name::new(&provider.name).is_err() {
                 return err(
                     "providers.name".into(),
                     "write 1 to 64 of A-Z a-z 0-9 . _ : - (it appears in metrics and logs)",
@@ -500,8 +504,11 @@ impl Config {
             if !names.insert(&provider.name) {
                 return err(field("name"), "give each provider a name of its own");
             }
-            if provider.models.is_empty() {
-                return err(field("models"), "list at least one model");
+            if provider.models.is_empty() || provider.models.iter().any(String::is_empty) {
+                return err(
+                    field("models"),
+                    "list at least one model, none of them empty",
+                );
             }
             if provider.max_in_flight == 0 {
                 return err(field("max_in_flight"), "write a number of at least 1");
@@ -550,6 +557,25 @@ impl Config {
         models
     }
 
+    /// A tier that no policy names would silently mean the default quota. The error is the mend.
+    pub(crate) fn check_tier(&self, tier: &Name) -> Result<(), String> {
+        let policies = &self.ratelimit.policies;
+        let mut tiers: Vec<&str> = policies
+            .iter()
+            .flat_map(|p| p.tiers.keys().map(String::as_str))
+            .collect();
+        if tiers.contains(&tier.as_str()) {
+            return Ok(());
+        }
+        tiers.dedup();
+        let tiers = if tiers.is_empty() {
+            "none".to_owned()
+        } else {
+            tiers.join(", ")
+        };
+        Err(format!("is in no rate limit policy; these are: {tiers}."))
+    }
+
     /// The longest that one request to the providers may take.
     pub(crate) fn provider_deadline(&self) -> Duration {
         let longest = self
@@ -561,19 +587,31 @@ impl Config {
     }
 }
 
-/// The line on which the last part of a field's path stands, as far as text can tell.
+/// The line of a field such as `cache.ttl` or `providers.demo.max_in_flight`, when the text shows it
+/// in its section; no guess otherwise.
 fn place(text: &str, shown: &str, field: &str) -> String {
-    let key = field.rsplit('.').next().unwrap_or(field);
-    let line = text.lines().position(|line| {
+    let mut parts = field.split('.');
+    let section = parts.next().unwrap_or_default();
+    let key = parts.next_back().unwrap_or_default();
+    let entry = parts.next().map(|name| format!("name = \"{name}\""));
+    let mut within = false;
+    for (index, line) in text.lines().enumerate() {
         let line = line.trim_start();
-        line.strip_prefix(key)
-            .is_some_and(|rest| rest.trim_start().starts_with('='))
-            || line.contains(&format!("{key} ="))
-    });
-    match line {
-        Some(index) => format!("{shown}, line {}", index + 1),
-        None => shown.to_owned(),
+        if line.starts_with('[') {
+            let header = line.trim_start_matches('[').trim_end_matches([']', ' ']);
+            within = header == section && entry.is_none();
+        } else if entry
+            .as_deref()
+            .is_some_and(|entry| line.starts_with(entry))
+        {
+            within = true;
+        }
+        let value = line.strip_prefix(key).map(str::trim_start);
+        if within && value.is_some_and(|value| value.starts_with('=')) {
+            return format!("{shown}, line {}", index + 1);
+        }
     }
+    shown.to_owned()
 }
 
 /// Why the configuration is no good.
@@ -650,6 +688,12 @@ mod tests {
             error.contains("line 2") && error.contains("at least 1"),
             "{error}"
         );
+
+        // The line of the right section, where several have such a field.
+        let text = "[server]\nmax_in_flight = 9\n[[providers]]\nname = \"a\"\nkind = \"demo\"\n\
+                    models = [\"m\"]\nmax_in_flight = 0\n";
+        let error = load(text, &[]).unwrap_err().to_string();
+        assert!(error.contains("line 7"), "{error}");
     }
 
     #[test]
@@ -666,6 +710,8 @@ mod tests {
                 ("SPARK_RATELIMIT_POLICIES_REQUESTS_TIERS_PRO_QUOTA", "70"),
                 ("SPARK_PROVIDERS_DEMO_DEMO_FAILURE_RATE", "0.5"),
                 ("SPARK_ERRORS_WEBHOOK", "http://127.0.0.1:9/"),
+                ("SPARK_RATELIMIT_IP_BURST", "9"),
+                ("SPARK_RATELIMIT_POLICIES_REQUESTS_TIERS_PRO_BURST", "8"),
             ],
         )
         .unwrap();
@@ -678,6 +724,8 @@ mod tests {
         assert_eq!(config.ratelimit.policies[0].tiers["pro"].quota, 70);
         assert!((config.providers[0].demo.failure_rate - 0.5).abs() < f64::EPSILON);
         assert!(config.errors.webhook.is_some());
+        assert_eq!(config.ratelimit.ip.burst, Some(9));
+        assert_eq!(config.ratelimit.policies[0].tiers["pro"].burst, Some(8));
     }
 
     #[test]
@@ -686,6 +734,8 @@ mod tests {
             ("SPARK_LISTEN", "nowhere"),
             ("SPARK_MAX_CONNECTIONS", "many"),
             ("SPARK_AUTH_MODE", "maybe"),
+            ("SPARK_RATELIMIT_CAPACITY", "0"),
+            ("SPARK_PROVIDERS_DEMO_MODELS", ""),
         ] {
             let error = load("", &[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");

@@ -59,6 +59,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
+        if *this.done {
+            // What follows the last event is not looked at.
+            return Poll::Ready(None);
+        }
         loop {
             if let Some(event) = this.splitter.next() {
                 let data = data_of(&event);
@@ -79,7 +83,6 @@ where
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None if *this.done => return Poll::Ready(None),
                 None => {
                     // Told once: a body that is polled after its end stays ended.
                     *this.done = true;

@@ -18,8 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 
 use super::events::WholeEvents;
-use super::{ProviderBody, ProviderError, check_base_url};
+use super::{ProviderBody, ProviderError, check_base_url, is_event_stream};
 use crate::config::Provider;
+use crate::secrets::from_environment;
 
 type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -61,12 +62,12 @@ fn authorization(
     let Some(variable) = &config.api_key_env else {
         return Ok(None);
     };
-    let key = variables(variable).ok_or_else(|| {
-        format!(
-            "providers.{}.api_key_env: the environment variable {variable} is not set",
-            config.name
-        )
-    })?;
+    let field = format!("providers.{}.api_key_env", config.name);
+    let key = from_environment(variable, variables)
+        .map_err(|e| format!("{field}: {e}"))?
+        .ok_or_else(|| {
+            format!("{field}: neither {variable} nor {variable}_FILE is set in the environment")
+        })?;
     let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim())).map_err(|_| {
         format!("the environment variable {variable} holds characters that no header may have")
     })?;
@@ -135,11 +136,7 @@ impl Inner {
 /// Of the provider's headers only those that mean something to us.
 fn incoming(response: Response<Incoming>) -> Response<ProviderBody> {
     let (parts, body) = response.into_parts();
-    let streams = parts
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    let body = if streams && parts.status.is_success() {
+    let body = if is_event_stream(&parts.headers) && parts.status.is_success() {
         WholeEvents::new(body).boxed_unsync()
     } else {
         body.map_err(Into::into).boxed_unsync()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -30,6 +31,10 @@ pub(crate) struct OnlyProvider(pub Arc<str>);
 /// Retries may add a tenth to the calls, and ten at once after a quiet time.
 const RETRY_SHARE: f64 = 0.1;
 const RETRY_RESERVE: u32 = 10;
+
+/// A breaker that opens again and again stays open for longer, up to this, and a provider that says
+/// when to come back is believed up to this; or up to `open_for`, where that is more.
+const MAX_OPEN: Duration = Duration::from_secs(120);
 
 /// The layers around each provider, outermost first: what `stack` prints.
 pub(crate) const LAYERS: [&str; 6] = [
@@ -143,6 +148,8 @@ pub(crate) fn breaker_config(provider: &Provider) -> BreakerConfig {
         .min_calls(breaker.min_calls)
         .failure_rate(breaker.failure_rate)
         .open_for(breaker.open_for.duration())
+        .max_open_for(breaker.open_for.duration().max(MAX_OPEN))
+        .max_retry_after(breaker.open_for.duration().max(MAX_OPEN))
         .probes(breaker.probes)
         .probe_timeout(provider.timeouts.total.duration())
         .slow_threshold(provider.timeouts.first_byte.duration())

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use spark_core::{Context, Problem};
 
 use super::generate::check_numbers;
-use super::{invalid, refuse, refuse_asked};
+use super::{invalid, refuse};
 use crate::app::App;
 use crate::ask::{Answer, Ask, ask};
 use crate::relay;
@@ -25,8 +25,8 @@ pub(crate) async fn completions(
         Ok(asked) => asked,
         Err(problem) => return refuse(&context, problem),
     };
-    match ask(&app.outbound.0, &app.clock, &context, asked).await {
-        Err(refused) => refuse_asked(&context, refused, true),
+    match ask(&app, &context, asked).await {
+        Err(problem) => refuse(&context, problem),
         Ok(Answer::Whole { bytes, .. }) => {
             ([(CONTENT_TYPE, "application/json")], bytes).into_response()
         }
@@ -77,6 +77,11 @@ fn parse(app: &App, body: &[u8]) -> Result<Ask, Problem> {
         Some(Value::Bool(stream)) => *stream,
         Some(_) => return Err(invalid("stream", "must be true or false.")),
     };
+    if let Some(options) = asked.get("stream_options")
+        && !(options.is_null() || options.is_object())
+    {
+        return Err(invalid("stream_options", "must be an object."));
+    }
     check_numbers(&asked)?;
     Ok(Ask {
         body: asked,

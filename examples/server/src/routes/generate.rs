@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 use spark_core::{Context, Problem};
 
-use super::{invalid, refuse, refuse_asked};
+use super::{invalid, refuse};
 use crate::app::App;
 use crate::ask::{Answer, Ask, ask};
 use crate::relay;
@@ -34,8 +34,8 @@ pub(crate) async fn generate(
         Err(problem) => return refuse(&context, problem),
     };
     let model = asked.model.clone();
-    match ask(&app.outbound.0, &app.clock, &context, asked).await {
-        Err(refused) => refuse_asked(&context, refused, false),
+    match ask(&app, &context, asked).await {
+        Err(problem) => refuse(&context, problem),
         Ok(Answer::Whole {
             provider,
             completion,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use spark_core::{Context, Name, Problem};
 
 use super::{invalid, refuse};
 use crate::app::App;
-use crate::config::Span;
+use crate::config::{Config, Span};
 
 const FIELDS: [&str; 5] = ["tenant", "label", "tier", "scopes", "expires_at"];
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3_600);
@@ -24,7 +25,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
 }
 
 pub(crate) async fn issue(State(app): State<Arc<App>>, context: Context, body: Bytes) -> Response {
-    let new = match new_key(&body) {
+    let new = match new_key(&app.config, &body) {
         Ok(new) => new,
         Err(problem) => return refuse(&context, problem),
     };
@@ -37,9 +38,12 @@ pub(crate) async fn issue(State(app): State<Arc<App>>, context: Context, body: B
 pub(crate) async fn rotate(
     State(app): State<Arc<App>>,
     context: Context,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     body: Bytes,
 ) -> Response {
+    let Ok(Path(id)) = id else {
+        return refuse(&context, invalid("id", "is not UTF-8."));
+    };
     let overlap = match overlap(&body) {
         Ok(overlap) => overlap,
         Err(problem) => return refuse(&context, problem),
@@ -53,8 +57,11 @@ pub(crate) async fn rotate(
 pub(crate) async fn revoke(
     State(app): State<Arc<App>>,
     context: Context,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Response {
+    let Ok(Path(id)) = id else {
+        return refuse(&context, invalid("id", "is not UTF-8."));
+    };
     match on_disk(&app, move |auth| auth.revoke(&id)).await {
         Ok(info) => Json(json!(info)).into_response(),
         Err(problem) => refuse(&context, problem),
@@ -112,7 +119,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     }
 }
 
-fn new_key(body: &[u8]) -> Result<NewKey, Problem> {
+fn new_key(config: &Config, body: &[u8]) -> Result<NewKey, Problem> {
     let fields = object(body)?;
     if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
         let name: String = unknown.chars().take(40).collect();
@@ -137,7 +144,11 @@ fn new_key(body: &[u8]) -> Result<NewKey, Problem> {
         new = new.label(label);
     }
     if let Some(tier) = given("tier") {
-        new = new.tier(name("tier", tier)?);
+        let tier = name("tier", tier)?;
+        config
+            .check_tier(&tier)
+            .map_err(|mend| invalid("tier", mend))?;
+        new = new.tier(tier);
     }
     if let Some(scopes) = given("scopes") {
         let scopes = scopes
@@ -179,22 +190,24 @@ mod tests {
 
     #[test]
     fn the_field_at_fault_is_named() {
+        let config = Config::load(None, |_| None).unwrap();
         for (body, param) in [
             ("nonsense", "body"),
             ("[]", "body"),
             ("{}", "tenant"),
             (r#"{"tenant":"two words"}"#, "tenant"),
             (r#"{"tenant":"a","tire":"pro"}"#, "tire"),
+            (r#"{"tenant":"a","tier":"typo"}"#, "tier"),
             (r#"{"tenant":"a","scopes":"x"}"#, "scopes"),
             (r#"{"tenant":"a","expires_at":-1}"#, "expires_at"),
         ] {
             assert_eq!(
-                new_key(body.as_bytes()).unwrap_err().param_name(),
+                new_key(&config, body.as_bytes()).unwrap_err().param_name(),
                 Some(param),
                 "{body}"
             );
         }
-        assert!(new_key(br#"{"tenant":"a","label":null,"tier":"pro"}"#).is_ok());
+        assert!(new_key(&config, br#"{"tenant":"a","label":null,"tier":"pro"}"#).is_ok());
         assert_eq!(overlap(b"").unwrap(), DEFAULT_OVERLAP);
         assert_eq!(overlap(br#"{"overlap":"0s"}"#).unwrap(), Duration::ZERO);
         assert!(overlap(br#"{"overlap":"soon"}"#).is_err());

@@ -8,11 +8,9 @@ pub(crate) mod operator;
 pub(crate) mod page;
 pub(crate) mod usage;
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::StatusCode;
 use spark_core::{Context, Problem, Shape};
-
-use crate::ask::Refused;
 
 /// A refusal in the shape of the request that it answers.
 pub(crate) fn refuse(context: &Context, problem: Problem) -> Response {
@@ -31,22 +29,27 @@ pub(crate) fn invalid(param: impl Into<String>, mend: impl Into<String>) -> Prob
         .param(param)
 }
 
-/// What the provider finds fault with: in its own words where the client speaks its language.
-pub(crate) fn refuse_asked(context: &Context, refused: Refused, openai: bool) -> Response {
-    match refused {
-        Refused::Problem(problem) => refuse(context, problem),
-        Refused::Provider { status, body } if openai => {
-            let headers = [
-                (http::header::CONTENT_TYPE, "application/json"),
-                (http::header::CACHE_CONTROL, "no-store"),
-            ];
-            (status, headers, body).into_response()
-        }
-        Refused::Provider { status, .. } => refuse(
-            context,
-            Problem::new(status, "provider", "provider_refused").detail(
-                "The provider finds fault with the request: check `model` and `max_tokens`.",
-            ),
-        ),
+/// The path as it may be logged: cut, and without a key that was put where its id belongs.
+pub(crate) fn shown_path(uri: &http::Uri) -> String {
+    let path: String = uri.path().chars().take(200).collect();
+    let segments = path.split('/').map(|segment| {
+        let is_key = ["spark_sk_", "spark_mk_"]
+            .iter()
+            .any(|start| segment.contains(start));
+        if is_key { "[key]" } else { segment }
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_a_path_is_not_shown() {
+        let uri: http::Uri = "/api/spark/keys/spark_sk_live_abc/rotate?x=1"
+            .parse()
+            .unwrap();
+        assert_eq!(shown_path(&uri), "/api/spark/keys/[key]/rotate");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -10,24 +11,48 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use spark_breaker::{Mode, Snapshot};
-use spark_core::{Context, Principal, Problem};
+use spark_core::{ClientIp, Context, Principal, Problem};
 
-use super::refuse;
+use super::{invalid, refuse, shown_path};
 use crate::app::App;
 use crate::reload;
 
 const RECENT: usize = 50;
 
-/// One line in the log for each use of the control plane.
+/// One line in the log for each use of the control plane, also when the client is gone before the
+/// answer.
 pub(crate) async fn audit(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path: String = request.uri().path().chars().take(200).collect();
-    let client = Context::of(request.extensions())
-        .and_then(Context::client_ip)
-        .map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
+    let mut line = AuditLine {
+        method: request.method().clone(),
+        path: shown_path(request.uri()),
+        client: Context::of(request.extensions()).and_then(Context::client_ip),
+        status: None,
+    };
     let response = next.run(request).await;
-    tracing::info!(target: "audit", %method, path, client, status = response.status().as_u16(), "control plane used");
+    line.status = Some(response.status().as_u16());
     response
+}
+
+struct AuditLine {
+    method: http::Method,
+    path: String,
+    client: Option<ClientIp>,
+    status: Option<u16>,
+}
+
+impl Drop for AuditLine {
+    fn drop(&mut self) {
+        let client = self.client.map(|ip| ip.to_string());
+        tracing::info!(
+            target: "audit",
+            method = %self.method,
+            path = self.path,
+            client = client.as_deref().unwrap_or("unknown"),
+            status = self.status,
+            answered = self.status.is_some(),
+            "control plane used"
+        );
+    }
 }
 
 /// The status for anyone, the details for the master.
@@ -54,8 +79,11 @@ pub(crate) async fn breakers(State(app): State<Arc<App>>) -> Response {
 pub(crate) async fn set_breaker(
     State(app): State<Arc<App>>,
     context: Context,
-    Path((name, action)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Response {
+    let Ok(Path((name, action))) = path else {
+        return refuse(&context, invalid("name", "is not UTF-8."));
+    };
     let Some(breaker) = app.breakers.get(&name) else {
         let problem = Problem::new(StatusCode::NOT_FOUND, "server", "breaker_not_found")
             .detail("No provider has this name: GET /api/spark/breakers lists them.");
@@ -76,7 +104,7 @@ pub(crate) async fn set_breaker(
 }
 
 pub(crate) async fn stack(State(app): State<Arc<App>>) -> Response {
-    Json(app.stack.get().cloned().unwrap_or_default()).into_response()
+    Json(app.stack()).into_response()
 }
 
 pub(crate) async fn reload(State(app): State<Arc<App>>, context: Context) -> Response {
@@ -94,12 +122,19 @@ pub(crate) async fn reload(State(app): State<Arc<App>>, context: Context) -> Res
     }
 }
 
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn metrics(State(app): State<Arc<App>>, context: Context) -> Response {
     // A large page takes milliseconds, which no request should wait for.
     let metrics = app.metrics.clone();
     match tokio::task::spawn_blocking(move || metrics.render()).await {
         Ok(page) => ([(CONTENT_TYPE, spark_metrics::CONTENT_TYPE)], page).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => refuse(
+            &context,
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "server",
+                "internal_error",
+            ),
+        ),
     }
 }
 

@@ -11,6 +11,13 @@ use crate::app::App;
 const PAGE: &str = include_str!("page.html");
 
 pub(crate) async fn page(State(app): State<Arc<App>>, nonce: CspNonce) -> Html<String> {
+    let listening = app.listening.get();
+    let public = listening
+        .map_or(app.config.server.listen, |l| l.public)
+        .to_string();
+    let admin = listening
+        .map_or(app.config.server.listen, |l| l.admin)
+        .to_string();
     // All of it is the operator's or ours; it is escaped all the same.
     let page = PAGE
         .replace("{{nonce}}", nonce.as_str())
@@ -20,7 +27,8 @@ pub(crate) async fn page(State(app): State<Arc<App>>, nonce: CspNonce) -> Html<S
             "{{model}}",
             &escape(app.config.models().first().unwrap_or(&"")),
         )
-        .replace("{{address}}", &escape(&app.address()))
+        .replace("{{address}}", &escape(&public))
+        .replace("{{operators}}", &escape(&admin))
         .replace(
             "{{data_dir}}",
             &escape(&app.config.server.data_dir.display().to_string()),

@@ -23,7 +23,7 @@ pub(crate) async fn usage(State(app): State<Arc<App>>, context: Context) -> Resp
                 .into_iter()
                 .map(|(tenant, line)| (tenant.to_string(), line))
                 .collect();
-            Json(json!({ "tenants": lines })).into_response()
+            Json(json!({ "tenants": lines, "others": app.ledger.others() })).into_response()
         }
         Some(Principal::User(user)) => {
             let line = app.ledger.of(&user.tenant);

@@ -30,6 +30,8 @@ use serde_json::Value;
 pub struct Process {
     pub child: Child,
     pub address: SocketAddr,
+    /// The second address that it told, where it has one.
+    pub admin: Option<SocketAddr>,
 }
 
 impl Drop for Process {
@@ -40,7 +42,7 @@ impl Drop for Process {
 }
 
 /// Starts a program and waits for the line that tells its address.
-fn start(mut command: Command, log: Option<&Path>) -> Process {
+fn start(mut command: Command, log: Option<&Path>, has_admin: bool) -> Process {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     match log {
         Some(path) => {
@@ -55,7 +57,7 @@ fn start(mut command: Command, log: Option<&Path>) -> Process {
     };
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let address = loop {
+    let mut address = || loop {
         let Some(line) = lines.next() else {
             let log = log.map(|path| std::fs::read_to_string(path).unwrap_or_default());
             panic!(
@@ -65,12 +67,19 @@ fn start(mut command: Command, log: Option<&Path>) -> Process {
         };
         let line = line.unwrap();
         if let Some((_, address)) = line.split_once("listening on ") {
-            break address.trim_start_matches("http://").parse().unwrap();
+            let address = address.trim_start_matches("http://");
+            let address = address.split_whitespace().next().unwrap();
+            break address.parse().unwrap();
         }
     };
+    let (address, admin) = (address(), has_admin.then(&mut address));
     // Nobody reads the rest, and a full pipe must not stop the process.
     std::thread::spawn(move || lines.for_each(drop));
-    Process { child, address }
+    Process {
+        child,
+        address,
+        admin,
+    }
 }
 
 /// A server with its own folder.
@@ -130,7 +139,8 @@ impl Server {
         if let Some(config) = config {
             command.arg("--config").arg(config);
         }
-        start(command, Some(&dir.join("log")))
+        let has_admin = env.iter().any(|(name, _)| name == "SPARK_ADMIN_LISTEN");
+        start(command, Some(&dir.join("log")), has_admin)
     }
 
     /// Kills it as `kill -9` does, and starts it again in the same folder.
@@ -150,9 +160,13 @@ impl Server {
 
     /// Tells it to stop.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, signal: &str) {
         let pid = self.process.child.id().to_string();
         let done = Command::new("sh")
-            .args(["-c", &format!("kill -TERM {pid}")])
+            .args(["-c", &format!("kill -{signal} {pid}")])
             .status();
         assert!(done.unwrap().success());
     }
@@ -199,7 +213,7 @@ impl Upstream {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spark-mock-upstream"));
         command.args(["--listen", "127.0.0.1:0"]);
         Self {
-            process: start(command, None),
+            process: start(command, None, false),
         }
     }
 
