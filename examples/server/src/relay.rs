@@ -11,7 +11,7 @@ use spark_core::{BoxError, Problem};
 use crate::ask::{Event, Events};
 
 enum State<F> {
-    Relaying(Events, F),
+    Relaying(Box<Events>, F),
     /// The error was told; now the body fails, so that nobody takes it for complete.
     Failing,
     Over,
@@ -25,29 +25,32 @@ pub(crate) fn stream(
     events: Events,
     translate: impl FnMut(&Event) -> Option<Bytes> + Send + 'static,
 ) -> Response {
-    let frames = stream::unfold(State::Relaying(events, translate), |state| async move {
-        match state {
-            State::Relaying(mut events, mut translate) => loop {
-                match events.next().await? {
-                    Ok(event) => {
-                        if let Some(bytes) = translate(&event) {
-                            return Some((Ok(bytes), State::Relaying(events, translate)));
+    let frames = stream::unfold(
+        State::Relaying(Box::new(events), translate),
+        |state| async move {
+            match state {
+                State::Relaying(mut events, mut translate) => loop {
+                    match events.next().await? {
+                        Ok(event) => {
+                            if let Some(bytes) = translate(&event) {
+                                return Some((Ok(bytes), State::Relaying(events, translate)));
+                            }
                         }
+                        Err(problem) => return Some((Ok(error_event(&problem)), State::Failing)),
                     }
-                    Err(problem) => return Some((Ok(error_event(&problem)), State::Failing)),
+                },
+                State::Failing => {
+                    // Gives the connection a turn to send what it holds before it is cut.
+                    tokio::task::yield_now().await;
+                    Some((
+                        Err(BoxError::from("the provider's answer broke off")),
+                        State::Over,
+                    ))
                 }
-            },
-            State::Failing => {
-                // Gives the connection a turn to send what it holds before it is cut.
-                tokio::task::yield_now().await;
-                Some((
-                    Err(BoxError::from("the provider's answer broke off")),
-                    State::Over,
-                ))
+                State::Over => None,
             }
-            State::Over => None,
-        }
-    });
+        },
+    );
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
