@@ -16,7 +16,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 fn main() {
     let races = Races::from_args();
     let questions: Vec<Bytes> = (0..10_000).map(question).collect();
-    assert!((2_000..2_100).contains(&questions[0].len()));
+    let len = questions[0].len();
+    assert!((2_000..2_100).contains(&len), "{len}");
     hit(&races, "hit, 2 KB JSON, 1 question", &questions[..1]);
     hit(&races, "hit, 2 KB JSON, 10,000 questions", &questions);
     key(&races, &questions[0]);
@@ -127,7 +128,7 @@ fn question(n: usize) -> Bytes {
         "messages": [
             { "role": "system", "content": "You answer briefly, and in the language of the user." },
             { "role": "user", "content": talk.repeat(12) },
-            { "role": "assistant", "content": talk.repeat(10) },
+            { "role": "assistant", "content": talk.repeat(11) },
             { "role": "user", "content": format!("And which of them is number {n:06}?") },
         ],
     });

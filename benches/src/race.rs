@@ -220,7 +220,7 @@ impl Spread {
 
 #[expect(clippy::print_stdout, reason = "it is what a bench is for")]
 fn report(name: &str, base: Option<&Side<'_>>, sides: &[Side<'_>]) {
-    println!("{name}");
+    println!("{name:<46}{:>12}{:>12}{:>12}", "min", "median", "max");
     for side in base.into_iter().chain(sides) {
         let Spread { min, median, max } = Spread::of(side.rounds.iter().copied());
         print!("  {:<44}{min:>12.1}{median:>12.1}{max:>12.1} ns", side.name);
@@ -238,12 +238,9 @@ fn report(name: &str, base: Option<&Side<'_>>, sides: &[Side<'_>]) {
         let ratio = (ours.min() - off) / (other.min() - off);
         let rounds = ours.rounds.iter().zip(&other.rounds).map(|(a, b)| a / b);
         let Spread { min, median, max } = Spread::of(rounds);
-        let net = if base.is_some() { "net " } else { "" };
-        println!(
-            "  ratio to {:<35}{net:>4}{ratio:>8.3}   rounds{}: {min:.3} / {median:.3} / {max:.3}",
-            other.name,
-            if base.is_some() { " (raw)" } else { "" },
-        );
+        let (net, raw) = base.map_or(("", ""), |_| ("net ", " (raw)"));
+        let label = format!("{net}ratio to {}", other.name);
+        println!("  {label:<50}{ratio:>7.3}   rounds{raw}: {min:.3} / {median:.3} / {max:.3}");
     }
     println!();
 }

@@ -59,8 +59,13 @@ impl Question {
 }
 
 pub(crate) async fn provider(question: Question) -> Result<String, Infallible> {
-    let start = question.prompt.len().saturating_sub(64);
-    Ok(format!("{:.>900}", &question.prompt[start..]))
+    const TEXT: &str = "Forty ships lie in the harbour, and nine of them are under repair. ";
+    let mut output = String::with_capacity(1_024);
+    for _ in 0..13 {
+        output.push_str(TEXT);
+    }
+    output.push_str(&question.prompt[question.prompt.len().saturating_sub(32)..]);
+    Ok(output)
 }
 
 pub(crate) fn write(model: &str, output: &str, tokens: usize) -> Vec<u8> {

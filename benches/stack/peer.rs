@@ -34,8 +34,8 @@ pub(crate) fn service(key: &str, metrics: PrometheusMetricLayer<'static>, cached
     let keys = DashMap::new();
     keys.insert(hex(key.as_bytes()), "acme".to_owned());
     let governor = GovernorConfigBuilder::default()
-        .period(Duration::from_nanos(1))
-        .burst_size(1_000_000_000)
+        .period(Duration::from_millis(1))
+        .burst_size(4_000_000_000)
         .key_extractor(ByKey)
         .use_headers()
         .finish()

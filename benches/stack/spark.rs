@@ -106,7 +106,8 @@ fn routes() -> Router {
 }
 
 fn limiter(name: &str) -> Limiter {
-    let quota = Quota::new(1_000_000_000, Duration::from_secs(1)).unwrap();
+    let quota = Quota::new(1_000, Duration::from_secs(1)).unwrap();
+    let quota = quota.burst(4_000_000_000).unwrap();
     let policy = Policy::new(name, quota).unwrap();
     Limiter::builder().policy(policy).build().unwrap()
 }
