@@ -7,13 +7,18 @@ const ROUNDS: usize = 41;
 /// Long against the clock's own cost, short against a scheduler's slice.
 const TURN: Duration = Duration::from_millis(4);
 
-/// What the command line asks for: `[FILTER] [--rounds N]`.
+/// What the command line asks for: `[FILTER] [--rounds N] [--side NAME] [--times N]`.
+///
+/// `--side` runs the sides alone of which the name holds that, and `--times` runs each exactly so many
+/// times in one turn, for whoever counts instructions.
 ///
 /// Without `--bench`, which `cargo bench` adds, each side takes one short turn: `cargo test
 /// --benches` sees that the benches work, and times nothing.
 #[derive(Debug)]
 pub struct Races {
     filter: Option<String>,
+    side: Option<String>,
+    times: Option<u64>,
     rounds: usize,
     turn: Duration,
 }
@@ -27,6 +32,8 @@ impl Races {
     pub fn from_args() -> Self {
         let mut races = Self {
             filter: None,
+            side: None,
+            times: None,
             rounds: 1,
             turn: Duration::from_micros(50),
         };
@@ -39,8 +46,12 @@ impl Races {
                     races.turn = TURN;
                 }
                 "--rounds" => rounds = args.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0),
+                "--side" => races.side = args.next(),
+                "--times" => races.times = args.next().and_then(|n| n.parse().ok()),
                 filter if !filter.starts_with('-') => races.filter = Some(filter.to_owned()),
-                other => panic!("{other} is not known: [FILTER] [--rounds N]"),
+                other => {
+                    panic!("{other} is not known: [FILTER] [--rounds N] [--side NAME] [--times N]")
+                }
             }
         }
         races.rounds = rounds.unwrap_or(races.rounds);
@@ -54,7 +65,7 @@ impl Races {
             .as_ref()
             .is_none_or(|it| name.contains(it.as_str()))
         {
-            set_up(Race::new(name)).run(self.rounds, self.turn);
+            set_up(Race::new(name)).run(self);
         }
     }
 }
@@ -115,16 +126,24 @@ impl<'a> Race<'a> {
         self
     }
 
-    fn run(mut self, rounds: usize, turn: Duration) {
+    fn run(mut self, races: &Races) {
+        if let Some(name) = &races.side {
+            self.base = None;
+            self.sides.retain(|side| side.name.contains(name.as_str()));
+        }
+        let rounds = races.times.map_or(races.rounds, |_| 1);
         let mut sides: Vec<_> = self.base.iter_mut().chain(&mut self.sides).collect();
         let mut tidy = self.between.unwrap_or_else(|| Box::new(|| ()));
         for side in &mut sides {
-            side.calibrate(turn);
+            match races.times {
+                Some(times) => side.times = times.max(1),
+                None => side.calibrate(races.turn),
+            }
             tidy();
         }
         for round in 0..rounds {
             // Who goes first changes, so that nobody always follows the same one.
-            let first = round % sides.len();
+            let first = round % sides.len().max(1);
             let (head, tail) = sides.split_at_mut(first);
             for side in tail.iter_mut().chain(head) {
                 side.take_turn();
