@@ -7,6 +7,7 @@ mod app;
 mod ask;
 mod cli;
 mod config;
+mod edge;
 mod healthcheck;
 mod hooks;
 mod ledger;

@@ -1,0 +1,416 @@
+//! What can be configured: the fields of `spark.toml`, with their defaults.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::units::{ByteSize, Span};
+
+/// Everything that can be configured. Every field has a default.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub server: Server,
+    pub auth: Auth,
+    pub ratelimit: RateLimit,
+    pub cache: Cache,
+    pub sanitize: Sanitize,
+    pub cors: Cors,
+    pub errors: Errors,
+    pub log: Log,
+    #[serde(default = "Provider::only_demo")]
+    pub providers: Vec<Provider>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Server {
+    pub listen: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
+    pub data_dir: PathBuf,
+    pub trusted_proxies: Vec<IpNet>,
+    pub client_ip_header: ClientIpHeader,
+    pub max_body: ByteSize,
+    /// The longest whole answer of a provider.
+    pub max_answer: ByteSize,
+    pub max_connections: usize,
+    /// Requests under way, of all callers; more are refused with 503 at once.
+    pub max_in_flight: usize,
+    pub header_read_timeout: Span,
+    /// How long readiness is 503 while connections are still accepted.
+    pub drain_delay: Span,
+    /// How long requests under way may take after that.
+    pub drain_deadline: Span,
+    /// Whether clients reach the server over HTTPS: then HSTS is sent.
+    pub https: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_listen: None,
+            data_dir: PathBuf::from("spark-data"),
+            trusted_proxies: Vec::new(),
+            client_ip_header: ClientIpHeader::XForwardedFor,
+            max_body: ByteSize::mib(1),
+            max_answer: ByteSize::mib(4),
+            max_connections: 10_000,
+            max_in_flight: 1_024,
+            header_read_timeout: Span::secs(10),
+            drain_delay: Span::secs(5),
+            drain_deadline: Span::secs(25),
+            https: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ClientIpHeader {
+    XForwardedFor,
+    Forwarded,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Auth {
+    pub mode: AuthMode,
+    /// Bad credentials that one address may show before it has to wait.
+    pub max_failures: u64,
+    pub failure_window: Span,
+    pub max_keys: usize,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::Required,
+            max_failures: 10,
+            failure_window: Span::secs(60),
+            max_keys: 100_000,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AuthMode {
+    Required,
+    Optional,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RateLimit {
+    pub policies: Vec<Policy>,
+    pub ip: IpPolicy,
+    /// The quota of `POST /api/export`, which has one of its own.
+    pub export: IpPolicy,
+    /// Places in each table of callers; 16 bytes each.
+    pub capacity: usize,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self {
+            policies: vec![Policy {
+                name: "requests".to_owned(),
+                quota: 60,
+                per: Span::secs(60),
+                burst: Some(20),
+                tiers: BTreeMap::from([(
+                    "pro".to_owned(),
+                    TierQuota {
+                        quota: 600,
+                        burst: Some(100),
+                    },
+                )]),
+            }],
+            ip: IpPolicy {
+                quota: 6_000,
+                per: Span::secs(60),
+                burst: None,
+            },
+            export: IpPolicy {
+                quota: 10,
+                per: Span::secs(60),
+                burst: None,
+            },
+            capacity: 65_536,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Policy {
+    pub name: String,
+    pub quota: u64,
+    pub per: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    #[serde(default)]
+    pub tiers: BTreeMap<String, TierQuota>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TierQuota {
+    pub quota: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IpPolicy {
+    pub quota: u64,
+    pub per: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cache {
+    pub max_bytes: ByteSize,
+    pub max_entry_bytes: ByteSize,
+    pub ttl: Span,
+    pub when: CacheWhen,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            max_bytes: ByteSize::mib(64),
+            max_entry_bytes: ByteSize::mib(1),
+            ttl: Span::secs(600),
+            when: CacheWhen::Deterministic,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CacheWhen {
+    Deterministic,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sanitize {
+    pub preset: SanitizePreset,
+    /// Characters of one prompt or message.
+    pub max_prompt_chars: usize,
+    pub max_json_depth: usize,
+    /// What is done with the findings of a rule or of a family of rules, where it is not the
+    /// preset's choice.
+    pub actions: BTreeMap<String, SanitizeAction>,
+}
+
+impl Default for Sanitize {
+    fn default() -> Self {
+        Self {
+            preset: SanitizePreset::Balanced,
+            max_prompt_chars: 100_000,
+            max_json_depth: 32,
+            actions: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SanitizePreset {
+    Monitor,
+    Balanced,
+    Strict,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SanitizeAction {
+    Allow,
+    Flag,
+    Redact,
+    Block,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cors {
+    /// Origins whose pages may call the API, as `https://app.example`. None by default.
+    pub origins: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Errors {
+    /// Events kept for `GET /api/spark/errors`.
+    pub ring: usize,
+    /// Where events are posted as JSON; https unless it is loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
+    /// The environment variable that holds the secret that signs them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook_secret_env: Option<String>,
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self {
+            ring: 256,
+            webhook: None,
+            webhook_secret_env: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub format: LogFormat,
+    /// A `tracing` filter, as `info` or `info,spark_breaker=debug`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Provider {
+    pub name: String,
+    pub kind: ProviderKind,
+    /// For `openai`: the base URL, as `https://api.example/v1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// For `openai`: the environment variable that holds the provider's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    pub models: Vec<String>,
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    #[serde(default)]
+    pub breaker: Breaker,
+    /// Calls to this provider under way at the same time.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: usize,
+    #[serde(default)]
+    pub demo: Demo,
+}
+
+fn default_max_in_flight() -> usize {
+    256
+}
+
+impl Provider {
+    pub(super) fn only_demo() -> Vec<Self> {
+        vec![Self {
+            name: "demo".to_owned(),
+            kind: ProviderKind::Demo,
+            base_url: None,
+            api_key_env: None,
+            models: vec!["demo-1".to_owned()],
+            timeouts: Timeouts::default(),
+            breaker: Breaker::default(),
+            max_in_flight: default_max_in_flight(),
+            demo: Demo::default(),
+        }]
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProviderKind {
+    Demo,
+    Openai,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Timeouts {
+    pub connect: Span,
+    pub first_byte: Span,
+    pub idle: Span,
+    pub total: Span,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Span::secs(2),
+            first_byte: Span::secs(30),
+            idle: Span::secs(15),
+            total: Span::secs(120),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Breaker {
+    pub window: Span,
+    pub min_calls: u32,
+    pub failure_rate: f64,
+    pub open_for: Span,
+    pub probes: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            window: Span::secs(30),
+            min_calls: 10,
+            failure_rate: 0.5,
+            open_for: Span::secs(10),
+            probes: 2,
+        }
+    }
+}
+
+/// How the embedded provider behaves, so that a newcomer can watch the breaker open.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Demo {
+    pub latency: Span,
+    pub word_delay: Span,
+    /// The share of calls that fail, from 0 to 1; spread evenly, the same on every run.
+    pub failure_rate: f64,
+    /// The share of streams that stop without ending.
+    pub stall_rate: f64,
+    /// The share of answers that are cut off half-way.
+    pub truncate_rate: f64,
+}
+
+impl Default for Demo {
+    fn default() -> Self {
+        Self {
+            latency: Span::millis(20),
+            word_delay: Span::millis(20),
+            failure_rate: 0.0,
+            stall_rate: 0.0,
+            truncate_rate: 0.0,
+        }
+    }
+}
