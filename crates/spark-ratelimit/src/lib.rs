@@ -73,6 +73,8 @@
 //!   `spark_ratelimit_table_evicted_live_total`. The exhausted stay exhausted; who is forgotten begins
 //!   with a full burst. So a table that is too small fails open, for those who owe least: callers that
 //!   push each other out of one set are hardly limited while it is full of others. Watch the counter.
+//!   "Too small" begins before every slot is taken, since callers spread unevenly over the sets of
+//!   eight: at half load some 2 % of the sets are over-full. Take five slots per caller in debt.
 //! - A clock that steps back: nobody is locked out for longer than two refills of the burst.
 //! - Restart: all debts are forgotten. Limits are per process.
 //!
