@@ -87,7 +87,8 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
         provider: Arc::clone(&provider),
         model: ask.model.into(),
         pieces: 0,
-        told: false,
+        told: None,
+        is_booked: false,
     };
     if ask.stream {
         if !is_event_stream(response.headers()) {
@@ -114,7 +115,8 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
     if !completion["choices"].is_array() {
         return Err(usage.failed(not_understood()));
     }
-    usage.record(&completion["usage"]);
+    usage.tell(&completion["usage"]);
+    usage.book();
     Ok(Answer::Whole {
         provider,
         bytes,
@@ -145,15 +147,18 @@ impl Events {
                 return Some(Err(self.usage.failed(cut_off())));
             };
             let Ok(raw) = frame.into_data() else { continue };
-            let chunk: Option<Value> =
-                data_of(&raw).and_then(|data| serde_json::from_slice(&data).ok());
+            let data = data_of(&raw);
+            if data.as_deref() == Some(b"[DONE]") {
+                self.usage.book();
+            }
+            let chunk: Option<Value> = data.and_then(|data| serde_json::from_slice(&data).ok());
             if chunk.is_some() {
                 self.usage.pieces += 1;
             }
             if let Some(chunk) = &chunk
                 && chunk["usage"].is_object()
             {
-                self.usage.record(&chunk["usage"]);
+                self.usage.tell(&chunk["usage"]);
                 let only_usage = chunk["choices"].as_array().is_none_or(Vec::is_empty);
                 if only_usage && !self.wants_usage {
                     continue;
@@ -175,21 +180,32 @@ struct Recorder {
     model: Arc<str>,
     /// Pieces of a stream so far.
     pieces: u64,
-    told: bool,
+    /// Tokens in and out, as far as the provider told them.
+    told: Option<(u64, u64)>,
+    is_booked: bool,
 }
 
 impl Recorder {
-    fn record(&mut self, usage: &Value) {
+    /// Some providers tell with each piece what was used so far, so the most that was told counts.
+    fn tell(&mut self, usage: &Value) {
         let tokens = |key: &str| usage[key].as_u64().unwrap_or(0);
-        self.book(tokens("prompt_tokens"), tokens("completion_tokens"));
+        let (input, output) = self.told.unwrap_or_default();
+        self.told = Some((
+            input.max(tokens("prompt_tokens")),
+            output.max(tokens("completion_tokens")),
+        ));
     }
 
-    fn book(&mut self, input: u64, output: u64) {
+    /// Books what was told, or one token a piece where nothing was; once.
+    fn book(&mut self) {
+        if std::mem::replace(&mut self.is_booked, true) {
+            return;
+        }
+        let (input, output) = self.told.unwrap_or((0, self.pieces));
         let took = self.clock.now().saturating_duration_since(self.asked);
         let report = UsageReport::new(Arc::clone(&self.provider), Arc::clone(&self.model))
             .with_tokens(input, output)
             .with_upstream(took);
-        self.told = true;
         if self.context.usage().record(report) {
             self.ledger.spend(&self.context, input, output);
         }
@@ -202,11 +218,10 @@ impl Recorder {
 }
 
 impl Drop for Recorder {
-    /// A stream that was left before it told its usage was spent as far as it came: one token a
-    /// piece at least.
+    /// A stream that was left before its end was spent as far as it came.
     fn drop(&mut self) {
-        if !self.told && self.pieces > 0 {
-            self.book(0, self.pieces);
+        if self.told.is_some() || self.pieces > 0 {
+            self.book();
         }
     }
 }
@@ -331,4 +346,64 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use spark_core::{Name, Principal, User};
+
+    use super::*;
+
+    /// What is booked after `reads` events of a stream.
+    async fn booked(events: &'static [&str], reads: usize) -> (u64, u64) {
+        let clock = Clock::system();
+        let tenant = Name::new("acme").unwrap();
+        let user = User::new(Name::new("key").unwrap(), tenant.clone());
+        let ledger = Ledger::default();
+        let usage = Recorder {
+            context: Context::new(clock.now()).with_principal(Principal::User(user.into())),
+            asked: clock.now(),
+            clock,
+            ledger: ledger.clone(),
+            errors: ErrorTracker::builder().build().unwrap(),
+            provider: "p".into(),
+            model: "m".into(),
+            pieces: 0,
+            told: None,
+            is_booked: false,
+        };
+        let frames = events.iter().map(|event| {
+            let event = format!("data: {event}\n\n");
+            Ok(Frame::data(Bytes::from(event)))
+        });
+        let mut events = Events {
+            body: StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync(),
+            usage,
+            wants_usage: true,
+        };
+        for _ in 0..reads {
+            events.next().await.unwrap().unwrap();
+        }
+        drop(events);
+        let line = ledger.of(&tenant);
+        (line.input_tokens, line.output_tokens)
+    }
+
+    #[tokio::test]
+    async fn what_was_told_of_the_usage_is_booked_once() {
+        const SO_FAR: &[&str] = &[
+            r#"{"choices":[{}],"usage":{"prompt_tokens":7,"completion_tokens":1}}"#,
+            r#"{"choices":[{}],"usage":{"prompt_tokens":7,"completion_tokens":2}}"#,
+            r#"{"choices":[{}],"usage":{"prompt_tokens":7,"completion_tokens":30}}"#,
+            "[DONE]",
+        ];
+        assert_eq!(booked(SO_FAR, 4).await, (7, 30));
+        assert_eq!(booked(SO_FAR, 2).await, (7, 2), "the client left");
+
+        const NEVER: &[&str] = &[r#"{"choices":[{}]}"#, r#"{"choices":[{}]}"#, "[DONE]"];
+        assert_eq!(booked(NEVER, 3).await, (0, 2), "one token a piece");
+        assert_eq!(booked(NEVER, 0).await, (0, 0));
+    }
 }
