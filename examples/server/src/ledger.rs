@@ -75,7 +75,7 @@ impl Ledger {
     }
 }
 
-/// Counts each request of a tenant when its response has ended. It stands right inside of auth.
+/// Counts each request of a tenant when its response has ended, or its client has left. It stands right inside of auth.
 #[derive(Clone, Debug)]
 pub(crate) struct LedgerLayer(pub Ledger);
 
@@ -157,7 +157,7 @@ where
     }
 }
 
-/// What is written when the response ends.
+/// What is written when the response ends, or when there will be none.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     ledger: Ledger,
@@ -167,7 +167,11 @@ pub(crate) struct Entry {
 }
 
 impl Watch for Entry {
-    fn end(self, _end: End) {
+    fn end(self, _end: End) {}
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
         self.ledger.add(self.tenant.as_ref(), |line| {
             line.requests += 1;
             line.cache_hits += u64::from(self.hit);
@@ -189,6 +193,32 @@ mod tests {
         }
         assert_eq!(ledger.all().len(), MAX_TENANTS);
         assert_eq!(ledger.others().requests, 50);
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_client_leaves_before_the_answer_is_counted_once() {
+        use spark_core::{Clock, User};
+        let ledger = Ledger::default();
+        let tenant = Name::new("acme").unwrap();
+        let request = || {
+            let mut request = Request::new(());
+            let user = User::new(Name::new("key").unwrap(), tenant.clone());
+            Context::get_or_insert(request.extensions_mut(), &Clock::system())
+                .set_principal(Principal::User(Arc::new(user)));
+            request
+        };
+        let silent = tower::service_fn(|_: Request<()>| {
+            std::future::pending::<Result<Response<String>, std::convert::Infallible>>()
+        });
+        drop(LedgerLayer(ledger.clone()).layer(silent).call(request()));
+        assert_eq!(ledger.of(&tenant).requests, 1);
+
+        let answers = tower::service_fn(|_: Request<()>| async {
+            Ok::<_, std::convert::Infallible>(Response::new("hello".to_owned()))
+        });
+        let answer = LedgerLayer(ledger.clone()).layer(answers).call(request());
+        drop(answer.await.unwrap());
+        assert_eq!(ledger.of(&tenant).requests, 2);
     }
 
     #[tokio::test]
