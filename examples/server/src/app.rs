@@ -1,7 +1,7 @@
 //! What the routes share, built once from the configuration.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use spark_auth::{Authenticator, FailureThrottle, FileStore};
@@ -46,8 +46,10 @@ pub(crate) struct App {
     pub stack: Mutex<serde_json::Map<String, serde_json::Value>>,
     /// Where the listeners listen, once they do.
     pub listening: OnceLock<Listening>,
-    /// One reload at a time.
-    reloading: Mutex<()>,
+    /// The policies in force, which a reload changes.
+    policies: Mutex<Vec<crate::config::Policy>>,
+    /// One reload at a time, its reading of the file included.
+    pub reloading: Mutex<()>,
 }
 
 /// The way out, without a `Debug` of its own.
@@ -137,6 +139,7 @@ impl App {
         Ok(Arc::new(Self {
             sanitizer: sanitizer(&config)?,
             reloading: Mutex::new(()),
+            policies: Mutex::new(config.ratelimit.policies.clone()),
             config,
             clock,
             auth,
@@ -161,6 +164,11 @@ impl App {
         serde_json::Value::Object(stack.clone())
     }
 
+    /// The policies in force.
+    pub(crate) fn policies(&self) -> MutexGuard<'_, Vec<crate::config::Policy>> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a new configuration in force, as far as that goes without a restart. All of it is
     /// checked before any of it is changed.
     ///
@@ -183,15 +191,12 @@ impl App {
                 .map_err(|e| format!("providers.{}.breaker: {e}", provider.name))?;
         }
 
-        let _one_at_a_time = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let limit = |limiter: &Limiter, policies| {
             let done = limiter.reconfigure(policies);
             done.map_err(|e| format!("ratelimit: {e}"))
         };
         limit(&self.limits.tenant, tenant)?;
+        self.policies().clone_from(&new.ratelimit.policies);
         limit(&self.limits.ip, ip)?;
         limit(&self.limits.export, export)?;
         limit(&self.failures.0, failures)?;

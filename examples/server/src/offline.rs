@@ -8,7 +8,7 @@ use spark_core::{Clock, Name};
 
 use crate::ask::chain;
 use crate::cli::Keys;
-use crate::config::Config;
+use crate::config::{Config, check_tier};
 use crate::secrets;
 
 /// Does what is said, and prints the outcome as JSON, one object a line.
@@ -45,8 +45,7 @@ pub(crate) fn keys(config: &Config, command: Keys) -> Result<(), String> {
             }
             if let Some(tier) = tier {
                 let tier = name("tier", &tier)?;
-                config
-                    .check_tier(&tier)
+                check_tier(&config.ratelimit.policies, &tier)
                     .map_err(|mend| format!("--tier: {mend}"))?;
                 new = new.tier(tier);
             }

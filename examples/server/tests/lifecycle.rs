@@ -121,6 +121,21 @@ async fn a_reload_changes_the_quota_and_a_bad_file_changes_nothing() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.header("ratelimit-policy").contains("q=6000"));
 
+    // A tier that the reload brought can be given to a key.
+    let gold = format!(
+        "{}tiers = {{ gold = {{ quota = 9000 }} }}\n",
+        policy(6_000, 1_000)
+    );
+    let issue = serde_json::json!({"tenant": "acme", "tier": "gold"});
+    assert_eq!(master.post("/api/spark/keys", &issue).await.status, 400);
+    std::fs::write(&file, gold).unwrap();
+    let reloaded = master
+        .send(http::Method::POST, "/api/spark/reload", "")
+        .await;
+    assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+    let issued = master.post("/api/spark/keys", &issue).await;
+    assert_eq!(issued.status, 201, "{}", issued.text());
+
     std::fs::write(&file, "[server]\nlisten = 3\n").unwrap();
     let refused = master
         .send(http::Method::POST, "/api/spark/reload", "")

@@ -42,6 +42,7 @@ pub(super) fn overlay(
 ) -> Result<Config, ConfigError> {
     let mut table = to_table(config)?;
     let mut current = config.clone();
+    let mut fault = None;
     for place in places(&table) {
         let Some(text) = variables(&place.variable) else {
             continue;
@@ -57,11 +58,19 @@ pub(super) fn overlay(
             .clone()
             .try_into()
             .map_err(|error: toml::de::Error| invalid(error.message().to_owned()))?;
-        current
-            .check()
-            .map_err(|(field, mend)| invalid(format!("`{field}`: {mend}, not \"{text}\"")))?;
+        // What one variable leaves unsound, a later one may make good: a `kind` and its `base_url`.
+        fault = match current.check() {
+            Ok(()) => None,
+            Err((field, mend)) => {
+                let reason = || invalid(format!("`{field}`: {mend}, not \"{text}\""));
+                fault.or_else(|| Some(reason()))
+            }
+        };
     }
-    Ok(current)
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(current),
+    }
 }
 
 /// The `SPARK_*` variables among `names` that mean nothing here: typing errors, most likely.

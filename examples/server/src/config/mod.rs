@@ -90,7 +90,10 @@ impl Config {
             if Name::new(&provider.name).is_err() {
                 return err(
                     "providers.name".into(),
-                    "write 1 to 64 of A-Z a-z 0-9 . _ : - (it appears in metrics and logs)",
+                    &format!(
+                        "write 1 to 64 of A-Z a-z 0-9 . _ : - (it appears in metrics and logs), not {:?}",
+                        provider.name
+                    ),
                 );
             }
             if !names.insert(&provider.name) {
@@ -149,25 +152,6 @@ impl Config {
         models
     }
 
-    /// A tier that no policy names would silently mean the default quota. The error is the mend.
-    pub(crate) fn check_tier(&self, tier: &Name) -> Result<(), String> {
-        let policies = &self.ratelimit.policies;
-        let mut tiers: Vec<&str> = policies
-            .iter()
-            .flat_map(|p| p.tiers.keys().map(String::as_str))
-            .collect();
-        if tiers.contains(&tier.as_str()) {
-            return Ok(());
-        }
-        tiers.dedup();
-        let tiers = if tiers.is_empty() {
-            "none".to_owned()
-        } else {
-            tiers.join(", ")
-        };
-        Err(format!("is in no rate limit policy; these are: {tiers}."))
-    }
-
     /// The longest that one request to the providers may take.
     pub(crate) fn provider_deadline(&self) -> Duration {
         let longest = self
@@ -179,14 +163,31 @@ impl Config {
     }
 }
 
+/// A tier that no policy names would silently mean the default quota. The error is the mend.
+pub(crate) fn check_tier(policies: &[Policy], tier: &Name) -> Result<(), String> {
+    let tiers: std::collections::BTreeSet<&str> = policies
+        .iter()
+        .flat_map(|p| p.tiers.keys().map(String::as_str))
+        .collect();
+    if tiers.contains(tier.as_str()) {
+        return Ok(());
+    }
+    let tiers = match tiers.is_empty() {
+        true => "none".to_owned(),
+        false => tiers.into_iter().collect::<Vec<_>>().join(", "),
+    };
+    Err(format!("is in no rate limit policy; these are: {tiers}."))
+}
+
 /// The line of a field such as `cache.ttl` or `providers.demo.max_in_flight`, when the text shows it
-/// in its section; no guess otherwise.
+/// in its section; no guess otherwise, nor where several entries have such a field.
 fn place(text: &str, shown: &str, field: &str) -> String {
     let mut parts = field.split('.');
     let section = parts.next().unwrap_or_default();
     let key = parts.next_back().unwrap_or_default();
     let entry = parts.next().map(|name| format!("name = \"{name}\""));
     let mut within = false;
+    let mut found = None;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim_start();
         if line.starts_with('[') {
@@ -200,10 +201,16 @@ fn place(text: &str, shown: &str, field: &str) -> String {
         }
         let value = line.strip_prefix(key).map(str::trim_start);
         if within && value.is_some_and(|value| value.starts_with('=')) {
-            return format!("{shown}, line {}", index + 1);
+            if found.is_some() {
+                return shown.to_owned();
+            }
+            found = Some(index + 1);
         }
     }
-    shown.to_owned()
+    match found {
+        Some(line) => format!("{shown}, line {line}"),
+        None => shown.to_owned(),
+    }
 }
 
 /// Why the configuration is no good.
@@ -286,6 +293,17 @@ mod tests {
                     models = [\"m\"]\nmax_in_flight = 0\n";
         let error = load(text, &[]).unwrap_err().to_string();
         assert!(error.contains("line 7"), "{error}");
+
+        // No line where it may be another's: the name of the second provider is no good.
+        let provider = |name: &str| {
+            format!("[[providers]]\nname = \"{name}\"\nkind = \"demo\"\nmodels = [\"m\"]\n")
+        };
+        let text = provider("good") + &provider("bad name");
+        let error = load(&text, &[]).unwrap_err().to_string();
+        assert!(
+            !error.contains("line ") && error.contains("bad name"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -318,6 +336,19 @@ mod tests {
         assert!(config.errors.webhook.is_some());
         assert_eq!(config.ratelimit.ip.burst, Some(9));
         assert_eq!(config.ratelimit.policies[0].tiers["pro"].burst, Some(8));
+    }
+
+    #[test]
+    fn variables_are_judged_together() {
+        let variables = [
+            ("SPARK_PROVIDERS_DEMO_KIND", "openai"),
+            ("SPARK_PROVIDERS_DEMO_BASE_URL", "http://127.0.0.1:9/v1"),
+        ];
+        let config = load("", &variables).unwrap();
+        assert_eq!(config.providers[0].kind, ProviderKind::Openai);
+        let error = load("", &variables[..1]).unwrap_err().to_string();
+        assert!(error.contains("SPARK_PROVIDERS_DEMO_KIND"), "{error}");
+        assert!(error.contains("base_url"), "{error}");
     }
 
     #[test]

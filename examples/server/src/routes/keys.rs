@@ -15,7 +15,7 @@ use spark_core::{Context, Name, Problem};
 
 use super::{invalid, refuse};
 use crate::app::App;
-use crate::config::{Config, Span};
+use crate::config::{Policy, Span, check_tier};
 
 const FIELDS: [&str; 5] = ["tenant", "label", "tier", "scopes", "expires_at"];
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3_600);
@@ -25,7 +25,8 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
 }
 
 pub(crate) async fn issue(State(app): State<Arc<App>>, context: Context, body: Bytes) -> Response {
-    let new = match new_key(&app.config, &body) {
+    let new = new_key(&app.policies(), &body);
+    let new = match new {
         Ok(new) => new,
         Err(problem) => return refuse(&context, problem),
     };
@@ -119,7 +120,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     }
 }
 
-fn new_key(config: &Config, body: &[u8]) -> Result<NewKey, Problem> {
+fn new_key(policies: &[Policy], body: &[u8]) -> Result<NewKey, Problem> {
     let fields = object(body)?;
     if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
         let name: String = unknown.chars().take(40).collect();
@@ -145,9 +146,7 @@ fn new_key(config: &Config, body: &[u8]) -> Result<NewKey, Problem> {
     }
     if let Some(tier) = given("tier") {
         let tier = name("tier", tier)?;
-        config
-            .check_tier(&tier)
-            .map_err(|mend| invalid("tier", mend))?;
+        check_tier(policies, &tier).map_err(|mend| invalid("tier", mend))?;
         new = new.tier(tier);
     }
     if let Some(scopes) = given("scopes") {
@@ -190,7 +189,8 @@ mod tests {
 
     #[test]
     fn the_field_at_fault_is_named() {
-        let config = Config::load(None, |_| None).unwrap();
+        let config = crate::config::Config::load(None, |_| None).unwrap();
+        let policies = &config.ratelimit.policies;
         for (body, param) in [
             ("nonsense", "body"),
             ("[]", "body"),
@@ -202,12 +202,12 @@ mod tests {
             (r#"{"tenant":"a","expires_at":-1}"#, "expires_at"),
         ] {
             assert_eq!(
-                new_key(&config, body.as_bytes()).unwrap_err().param_name(),
+                new_key(policies, body.as_bytes()).unwrap_err().param_name(),
                 Some(param),
                 "{body}"
             );
         }
-        assert!(new_key(&config, br#"{"tenant":"a","label":null,"tier":"pro"}"#).is_ok());
+        assert!(new_key(policies, br#"{"tenant":"a","label":null,"tier":"pro"}"#).is_ok());
         assert_eq!(overlap(b"").unwrap(), DEFAULT_OVERLAP);
         assert_eq!(overlap(br#"{"overlap":"0s"}"#).unwrap(), Duration::ZERO);
         assert!(overlap(br#"{"overlap":"soon"}"#).is_err());
