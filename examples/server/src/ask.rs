@@ -268,7 +268,10 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
             .retry_after(retry_after(app, &response))
     };
     let problem = match status.as_u16() {
-        400 | 404 | 409 | 413 | 415 | 422 => return provider_refused(response).await,
+        400 | 404 | 409 | 413 | 415 | 422 => match provider_refused(response).await {
+            Some(problem) => return problem,
+            None => provider_failed(),
+        },
         429 => unavailable(
             "provider_throttled",
             "The provider takes no more requests at the moment.",
@@ -277,20 +280,23 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
             "provider_unavailable",
             "The provider is not available at the moment.",
         ),
-        _ => Problem::new(StatusCode::BAD_GATEWAY, "provider", "provider_failed")
-            .detail("The provider answered with an error."),
+        _ => provider_failed(),
     };
     track(&app.errors, provider, &problem);
     problem
 }
 
 /// The provider finds fault with the request. Of its words only those go on that are an error of
-/// OpenAI's shape: whatever else it sends may tell of its insides.
-async fn provider_refused(response: Response<ProviderBody>) -> Problem {
+/// OpenAI's shape: whatever else it sends may tell of its insides. `None` when it has no such route:
+/// then `base_url` is at fault, and no client.
+async fn provider_refused(response: Response<ProviderBody>) -> Option<Problem> {
     let status = response.status();
     let body = collect(response.into_body(), MAX_ERROR).await;
     let told: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
     let word = |key: &str| told["error"][key].as_str().map(str::to_owned);
+    if status == StatusCode::NOT_FOUND && !told["error"].is_object() {
+        return None;
+    }
     let mut problem = Problem::new(status, "provider", "provider_refused");
     problem = problem.detail(match word("message") {
         Some(message) => format!("The provider finds fault with the request: {message}"),
@@ -299,7 +305,7 @@ async fn provider_refused(response: Response<ProviderBody>) -> Problem {
     if let Some(param) = word("param") {
         problem = problem.param(param);
     }
-    problem
+    Some(problem)
 }
 
 /// What the provider says, within what its breaker would believe; else a second.
@@ -312,6 +318,11 @@ fn unreachable_provider(app: &App, error: &ProviderError) -> Problem {
     app.errors.capture("provider", error);
     Problem::new(StatusCode::BAD_GATEWAY, "provider", "provider_unreachable")
         .detail("The provider could not be reached.")
+}
+
+fn provider_failed() -> Problem {
+    Problem::new(StatusCode::BAD_GATEWAY, "provider", "provider_failed")
+        .detail("The provider answered with an error.")
 }
 
 fn too_large() -> Problem {

@@ -258,6 +258,20 @@ async fn what_a_provider_did_wrong_is_tracked_and_told_to_the_webhook() {
 }
 
 #[tokio::test]
+async fn a_base_url_that_leads_nowhere_is_no_fault_of_the_client() {
+    let upstream = Upstream::start();
+    let config = providers(&[("primary", &upstream)], BREAKER).replace("/v1\"", "/nowhere\"");
+    let server = Server::with(&config, &ENV);
+    let user = server.client().bearer(&server.key("acme").await);
+    let refused = user.post("/api/spark/generate", &prompt("hello")).await;
+    assert_eq!(refused.status, 502, "{}", refused.text());
+    assert_eq!(refused.json()["code"], "provider_failed");
+    let master = server.client().bearer(&server.master);
+    let errors = master.get("/api/spark/errors").await.json();
+    assert_eq!(errors["recent"][0]["kind"], "provider", "{errors}");
+}
+
+#[tokio::test]
 async fn a_stream_that_is_left_is_booked_all_the_same() {
     let upstream = Upstream::start();
     let (_server, user) = server_with(&[("primary", &upstream)]).await;
