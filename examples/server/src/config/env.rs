@@ -42,7 +42,7 @@ pub(super) fn overlay(
 ) -> Result<Config, ConfigError> {
     let mut table = to_table(config)?;
     let mut current = config.clone();
-    let mut fault = None;
+    let mut fault: Option<(String, ConfigError)> = None;
     for place in places(&table) {
         let Some(text) = variables(&place.variable) else {
             continue;
@@ -61,16 +61,13 @@ pub(super) fn overlay(
         // What one variable leaves unsound, a later one may make good: a `kind` and its `base_url`.
         fault = match current.check() {
             Ok(()) => None,
-            Err((field, mend)) => {
-                let reason = || invalid(format!("`{field}`: {mend}, not \"{text}\""));
-                fault.or_else(|| Some(reason()))
-            }
+            Err((field, mend)) => fault.filter(|(old, _)| *old == field).or_else(|| {
+                let reason = format!("`{field}`: {mend}, not \"{text}\"");
+                Some((field, invalid(reason)))
+            }),
         };
     }
-    match fault {
-        Some(fault) => Err(fault),
-        None => Ok(current),
-    }
+    fault.map_or(Ok(current), |(_, fault)| Err(fault))
 }
 
 /// The `SPARK_*` variables among `names` that mean nothing here: typing errors, most likely.

@@ -75,7 +75,9 @@ async fn on_disk<T: Send + 'static>(
     change: impl FnOnce(&Authenticator) -> Result<T, AuthError> + Send + 'static,
 ) -> Result<T, Problem> {
     let auth = app.auth.clone();
-    let done = tokio::task::spawn_blocking(move || change(&auth)).await;
+    // In the span of the request, so that the audit of the change names it.
+    let span = tracing::Span::current();
+    let done = tokio::task::spawn_blocking(move || span.in_scope(|| change(&auth))).await;
     match done {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(refusal(&error)),
