@@ -5,6 +5,7 @@ use std::sync::{OnceLock, PoisonError};
 
 use crate::app::{App, Reloaded};
 use crate::config::Config;
+use crate::run::check_process;
 
 /// The file that the server was started with.
 pub(crate) static CONFIG_PATH: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -18,6 +19,7 @@ pub(crate) fn reload(app: &App) -> Result<Reloaded, String> {
     let _one_at_a_time = app.reloading.lock().unwrap_or_else(PoisonError::into_inner);
     let path = CONFIG_PATH.get().and_then(Option::as_deref);
     let config = Config::load(path, |name| std::env::var(name).ok()).map_err(|e| e.to_string())?;
+    check_process(&config)?;
     let reloaded = app.reload(&config)?;
     tracing::info!(needs_restart = ?reloaded.needs_restart, "reloaded the configuration");
     Ok(reloaded)

@@ -181,6 +181,17 @@ async fn reload_on_hangup(app: Arc<App>, mut hangups: signals::Hangups) {
     }
 }
 
+/// What the process needs apart from the app: a reload takes none of it over, and refuses what no
+/// start would accept.
+///
+/// # Errors
+/// A sentence that names the field and the mend.
+pub(crate) fn check_process(config: &Config) -> Result<(), String> {
+    log_filter(config)?;
+    serve_config(config)?;
+    Ok(())
+}
+
 fn log_filter(config: &Config) -> Result<EnvFilter, String> {
     EnvFilter::try_new(&config.log.filter).map_err(|e| format!("log.filter: {e}"))
 }
@@ -266,8 +277,7 @@ fn with_app<T>(
         let _entered = runtime.enter();
         let metrics = Metrics::builder().build().map_err(|e| chain(&e))?;
         let variables = |name: &str| std::env::var(name).ok();
-        log_filter(&config)?;
-        serve_config(&config)?;
+        check_process(&config)?;
         let secrets = secrets::scratch().map_err(|e| e.to_string())?;
         let store = FileStore::open(&config.server.data_dir).map_err(|e| chain(&e))?;
         let app = App::build(config, store, secrets, metrics, variables)?;

@@ -157,16 +157,18 @@ async fn a_reload_changes_the_quota_and_a_bad_file_changes_nothing() {
     );
 
     // Valid as TOML, and no good as a whole: nothing of it may be in force.
-    let half_good = format!(
-        "{}[[providers]]\nname = \"demo\"\nkind = \"demo\"\nmodels = [\"demo-1\"]\n\
-         breaker = {{ probes = 0 }}\n",
-        policy(7_777, 7)
-    );
-    std::fs::write(&file, half_good).unwrap();
-    let refused = master
-        .send(http::Method::POST, "/api/spark/reload", "")
-        .await;
-    assert_eq!(refused.status, 422, "{}", refused.text());
+    for no_good in [
+        "[[providers]]\nname = \"demo\"\nkind = \"demo\"\nmodels = [\"demo-1\"]\n\
+         breaker = { probes = 0 }\n",
+        "[log]\nfilter = \"nonsense=[[\"\n",
+    ] {
+        let half_good = format!("{}{no_good}", policy(7_777, 7));
+        std::fs::write(&file, half_good).unwrap();
+        let refused = master
+            .send(http::Method::POST, "/api/spark/reload", "")
+            .await;
+        assert_eq!(refused.status, 422, "{}", refused.text());
+    }
     assert!(
         user.get("/v1/models")
             .await
