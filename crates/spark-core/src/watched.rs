@@ -70,8 +70,10 @@ pin_project! {
         B: Body,
         W: Watch,
     {
+        // Taken out when the whole is dropped: before the end is told, so that what the body itself
+        // does when it is dropped (it may fill in a usage) comes first.
         #[pin]
-        body: B,
+        body: Option<B>,
         watch: Option<W>,
         // What is still to come, where the length was declared.
         left: Option<u64>,
@@ -83,9 +85,11 @@ pin_project! {
         W: Watch,
     {
         fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
+            let mut this = this.project();
             if let Some(watch) = this.watch.take() {
-                let complete = *this.left == Some(0) || this.body.is_end_stream();
+                let is_ended = this.body.as_ref().as_pin_ref().is_none_or(|it| it.is_end_stream());
+                let complete = *this.left == Some(0) || is_ended;
+                this.body.set(None);
                 watch.end(if complete { End::Complete } else { End::Cancelled });
             }
         }
@@ -106,7 +110,7 @@ impl<B: Body, W: Watch> Watched<B, W> {
     pub fn new(body: B, watch: W, declared: Option<u64>) -> Self {
         let left = declared.or_else(|| body.size_hint().exact());
         Self {
-            body,
+            body: Some(body),
             watch: Some(watch),
             left,
         }
@@ -165,7 +169,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        let polled = this.body.poll_frame(cx);
+        let Some(body) = this.body.as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let polled = body.poll_frame(cx);
         let end = match &polled {
             Poll::Pending => None,
             Poll::Ready(None) => Some(End::Complete),
@@ -192,11 +199,12 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let body = self.body.as_ref();
+        body.map_or_else(|| SizeHint::with_exact(0), B::size_hint)
     }
 }
 
@@ -281,6 +289,38 @@ mod tests {
             drop(watch_response(&method, response, record.clone()));
             assert_eq!(record.ends(), [expected], "{method} {status}");
         }
+    }
+
+    /// A body that does something when it is dropped.
+    struct Last(Record);
+
+    impl Body for Last {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            assert_eq!(
+                self.0.ends(),
+                [],
+                "the body is dropped before its end is told"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_dropped_before_its_end_is_told() {
+        let record = Record::default();
+        drop(Watched::new(Last(record.clone()), record.clone(), None));
+        assert_eq!(record.ends(), [End::Cancelled]);
     }
 
     #[tokio::test]
