@@ -217,7 +217,10 @@ fn data_routes(app: &Arc<App>, names: &mut Names) -> Result<Router<Arc<App>>, St
         // The ledger counts what each tenant asks for, refusals by the layers below included.
         .layer(names.add("ledger", "by tenant", LedgerLayer(app.ledger.clone())));
     let policies = &app.config.ratelimit.policies;
-    let policies: Vec<&str> = policies.iter().map(|p| p.name.as_str()).collect();
+    let policies: Vec<String> = policies
+        .iter()
+        .map(|policy| format!("{}: {} per {}", policy.name, policy.quota, policy.per))
+        .collect();
     let preset = format!("{:?}", app.config.sanitize.preset).to_lowercase();
     let users = require;
     let tenant_limit = RateLimitLayer::new(app.limits.tenant.clone()).scope("tenant");

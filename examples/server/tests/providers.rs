@@ -311,6 +311,40 @@ async fn a_stream_that_is_left_is_booked_all_the_same() {
 }
 
 #[tokio::test]
+async fn the_metrics_know_the_tokens_of_a_stream_that_was_left() {
+    let upstream = Upstream::start();
+    let config = providers(&[("primary", &upstream)], BREAKER);
+    let server = Server::with(&config, &[ENV[0], ("SPARK_CACHE_WHEN", "never")]);
+    let user = server.client().bearer(&server.key("acme").await);
+    upstream.mode(json!({"mode": "ok", "chunk_ms": 100})).await;
+    let mut body = prompt("hello");
+    body["stream"] = true.into();
+    let client = user.header("content-type", "application/json");
+    let mut left = client
+        .open(http::Method::POST, "/api/spark/generate", body.to_string())
+        .await
+        .into_body();
+    for _ in 0..2 {
+        http_body_util::BodyExt::frame(&mut left)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    drop((left, client));
+    let master = server.client().bearer(&server.master);
+    let counted = async {
+        while !master.get("/metrics").await.text().contains(
+            "spark_ai_tokens_total{provider=\"primary\",model=\"some-model\",type=\"output\"}",
+        ) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), counted)
+        .await
+        .expect("tokens are counted");
+}
+
+#[tokio::test]
 async fn a_stalled_stream_is_cut_by_the_idle_limit() {
     let upstream = Upstream::start();
     let (_server, user) = server_with(&[("primary", &upstream)]).await;
