@@ -42,7 +42,7 @@ pub(super) fn overlay(
 ) -> Result<Config, ConfigError> {
     let mut table = to_table(config)?;
     let mut current = config.clone();
-    let mut fault: Option<(String, ConfigError)> = None;
+    let mut fault: Option<((String, String), ConfigError)> = None;
     for place in places(&table) {
         let Some(text) = variables(&place.variable) else {
             continue;
@@ -61,9 +61,14 @@ pub(super) fn overlay(
         // What one variable leaves unsound, a later one may make good: a `kind` and its `base_url`.
         fault = match current.check() {
             Ok(()) => None,
-            Err((field, mend)) => fault.filter(|(old, _)| *old == field).or_else(|| {
-                let reason = format!("`{field}`: {mend}, not \"{text}\"");
-                Some((field, invalid(reason)))
+            Err(new) => fault.filter(|(old, _)| *old == new).or_else(|| {
+                let (field, mend) = &new;
+                let mut reason = format!("`{field}`: {mend}");
+                // A URL may hold a password.
+                if !text.contains('@') {
+                    reason.push_str(&format!(", not \"{text}\""));
+                }
+                Some((new, invalid(reason)))
             }),
         };
     }

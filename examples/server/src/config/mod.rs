@@ -366,6 +366,17 @@ mod tests {
     }
 
     #[test]
+    fn a_password_in_a_variable_is_not_shown() {
+        let variables = [
+            ("SPARK_PROVIDERS_DEMO_KIND", "openai"),
+            ("SPARK_PROVIDERS_DEMO_BASE_URL", "http://user:hunter2@h/v1"),
+        ];
+        let error = load("", &variables).unwrap_err().to_string();
+        assert!(error.contains("SPARK_PROVIDERS_DEMO_BASE_URL"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
     fn an_openai_provider_needs_a_sound_base_url() {
         for url in ["", "ftp://x/v1", "http://user:pass@h/v1", "nonsense"] {
             let text = format!(
