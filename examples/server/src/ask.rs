@@ -137,6 +137,8 @@ pub(crate) struct Event {
     pub raw: Bytes,
     /// The chunk; `None` for `[DONE]` and for comments.
     pub chunk: Option<Value>,
+    /// Whether it is `[DONE]`.
+    pub is_last: bool,
 }
 
 impl Events {
@@ -148,7 +150,8 @@ impl Events {
             };
             let Ok(raw) = frame.into_data() else { continue };
             let data = data_of(&raw);
-            if data.as_deref() == Some(b"[DONE]") {
+            let is_last = data.as_deref() == Some(b"[DONE]");
+            if is_last {
                 self.usage.book();
             }
             let chunk: Option<Value> = data.and_then(|data| serde_json::from_slice(&data).ok());
@@ -164,7 +167,11 @@ impl Events {
                     continue;
                 }
             }
-            return Some(Ok(Event { raw, chunk }));
+            return Some(Ok(Event {
+                raw,
+                chunk,
+                is_last,
+            }));
         }
     }
 }

@@ -8,6 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use serde::Serialize;
+use spark_cache::CacheResult;
 use spark_core::{Context, End, Name, Principal, Refusal, Watch, Watched, watch_response};
 use tower::{Layer, Service};
 
@@ -149,10 +150,7 @@ where
         let response = std::task::ready!(this.inner.poll(cx))?;
         let mut entry = this.entry.take().unwrap_or_default();
         entry.refused = response.extensions().get::<Refusal>().is_some();
-        entry.hit = response
-            .headers()
-            .get("cache-status")
-            .is_some_and(|value| value.as_bytes().starts_with(b"spark; hit"));
+        entry.hit = response.extensions().get() == Some(&CacheResult::Hit);
         Poll::Ready(Ok(watch_response(this.method, response, entry)))
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use spark_core::{Context, Problem};
 
 use super::generate::check_numbers;
-use super::{invalid, refuse};
+use super::{invalid, object_of, refuse, wants_stream};
 use crate::app::App;
 use crate::ask::{Answer, Ask, ask};
 use crate::relay;
@@ -36,11 +36,7 @@ pub(crate) async fn completions(
 
 /// Only what we act on is checked; fields that we do not know pass through as they are.
 fn parse(app: &App, body: &[u8]) -> Result<Ask, Problem> {
-    let asked: Value = serde_json::from_slice(body)
-        .map_err(|error| invalid("body", format!("is not JSON: {error}.")))?;
-    let Value::Object(asked) = asked else {
-        return Err(invalid("body", "must be a JSON object."));
-    };
+    let asked = object_of(body, "must be a JSON object.")?;
     let model = match asked.get("model") {
         Some(Value::String(model)) => model.clone(),
         Some(_) => return Err(invalid("model", "must be a text.")),
@@ -72,11 +68,7 @@ fn parse(app: &App, body: &[u8]) -> Result<Ask, Problem> {
             ));
         }
     }
-    let stream = match asked.get("stream") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(stream)) => *stream,
-        Some(_) => return Err(invalid("stream", "must be true or false.")),
-    };
+    let stream = wants_stream(&asked)?;
     if let Some(options) = asked.get("stream_options")
         && !(options.is_null() || options.is_object())
     {

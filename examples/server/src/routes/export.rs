@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use spark_core::{Context, Problem};
 
-use super::{invalid, refuse};
+use super::{invalid, json_of, refuse};
 
 #[derive(Clone, Copy, Debug)]
 enum Format {
@@ -47,8 +47,7 @@ pub(crate) async fn export(context: Context, body: Bytes) -> Response {
 }
 
 fn parse(body: &[u8]) -> Result<(Format, Vec<Item>), Problem> {
-    let asked: Value = serde_json::from_slice(body)
-        .map_err(|error| invalid("body", format!("is not JSON: {error}.")))?;
+    let asked = json_of(body)?;
     let format = match asked["format"].as_str() {
         Some("json") => Format::Json,
         Some("markdown") => Format::Markdown,

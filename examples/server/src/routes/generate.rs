@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 use spark_core::{Context, Problem};
 
-use super::{invalid, refuse};
+use super::{invalid, object_of, only_known, refuse, wants_stream};
 use crate::app::App;
 use crate::ask::{Answer, Ask, ask};
 use crate::relay;
@@ -56,8 +56,8 @@ pub(crate) async fn generate(
             relay::stream(events, move |event| {
                 let Some(chunk) = &event.chunk else {
                     // The provider's `[DONE]`: first what was learnt on the way, then our own.
-                    let done = event.raw.windows(6).any(|w| w == b"[DONE]");
-                    return done.then(|| format!("data: {last}\n\ndata: [DONE]\n\n").into());
+                    let end = || format!("data: {last}\n\ndata: [DONE]\n\n").into();
+                    return event.is_last.then(end);
                 };
                 let choice = &chunk["choices"][0];
                 if last["id"].is_null() {
@@ -87,21 +87,8 @@ fn usage(usage: &Value) -> Value {
 
 /// Every field is looked at, and the first that is no good is named.
 fn parse(app: &App, body: &[u8]) -> Result<Ask, Problem> {
-    let asked: Value = serde_json::from_slice(body)
-        .map_err(|error| invalid("body", format!("is not JSON: {error}.")))?;
-    let Value::Object(asked) = asked else {
-        return Err(invalid(
-            "body",
-            "must be a JSON object with the field `prompt`.",
-        ));
-    };
-    if let Some(unknown) = asked.keys().find(|key| !FIELDS.contains(&key.as_str())) {
-        let name: String = unknown.chars().take(40).collect();
-        return Err(invalid(
-            name,
-            format!("is not known; the fields are {}.", FIELDS.join(", ")),
-        ));
-    }
+    let asked = object_of(body, "must be a JSON object with the field `prompt`.")?;
+    only_known(&asked, &FIELDS)?;
     let prompt = match asked.get("prompt") {
         Some(Value::String(prompt)) if prompt.trim().is_empty() => {
             return Err(invalid("prompt", "must not be empty."));
@@ -136,11 +123,7 @@ fn parse(app: &App, body: &[u8]) -> Result<Ask, Problem> {
         ));
     }
     let model = model.or(offered.first().copied()).unwrap_or_default();
-    let stream = match asked.get("stream") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(stream)) => *stream,
-        Some(_) => return Err(invalid("stream", "must be true or false.")),
-    };
+    let stream = wants_stream(&asked)?;
 
     let mut body = Map::new();
     body.insert("model".into(), model.into());

@@ -9,15 +9,16 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use spark_auth::{AuthError, Authenticator, Issued, KeyInfo, NewKey};
 use spark_core::{Context, Name, Problem};
 
-use super::{invalid, refuse};
+use super::{invalid, object_of, only_known, refuse};
 use crate::app::App;
 use crate::config::{Policy, Span, check_tier};
 
 const FIELDS: [&str; 5] = ["tenant", "label", "tier", "scopes", "expires_at"];
+const OBJECT: &str = "must be a JSON object.";
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3_600);
 
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
@@ -114,23 +115,9 @@ fn refusal(error: &AuthError) -> Problem {
     }
 }
 
-fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(invalid("body", "must be a JSON object.")),
-        Err(error) => Err(invalid("body", format!("is not JSON: {error}."))),
-    }
-}
-
 fn new_key(policies: &[Policy], body: &[u8]) -> Result<NewKey, Problem> {
-    let fields = object(body)?;
-    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
-        let name: String = unknown.chars().take(40).collect();
-        return Err(invalid(
-            name,
-            format!("is not known; the fields are {}.", FIELDS.join(", ")),
-        ));
-    }
+    let fields = object_of(body, OBJECT)?;
+    only_known(&fields, &FIELDS)?;
     let given = |key: &str| fields.get(key).filter(|value| !value.is_null());
     let name = |key: &str, value: &Value| {
         let text = value
@@ -175,7 +162,7 @@ fn overlap(body: &[u8]) -> Result<Duration, Problem> {
     if body.is_empty() {
         return Ok(DEFAULT_OVERLAP);
     }
-    match object(body)?.get("overlap") {
+    match object_of(body, OBJECT)?.get("overlap") {
         None => Ok(DEFAULT_OVERLAP),
         Some(Value::String(text)) => match text.parse::<Span>() {
             Ok(span) => Ok(span.duration()),

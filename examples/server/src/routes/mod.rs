@@ -10,6 +10,7 @@ pub(crate) mod usage;
 
 use axum::response::Response;
 use http::StatusCode;
+use serde_json::{Map, Value};
 use spark_core::{Context, Problem, Shape};
 
 /// A refusal in the shape of the request that it answers.
@@ -27,6 +28,40 @@ pub(crate) fn invalid(param: impl Into<String>, mend: impl Into<String>) -> Prob
     Problem::new(StatusCode::BAD_REQUEST, "server", "invalid_field")
         .detail(detail)
         .param(param)
+}
+
+/// The body as JSON.
+pub(crate) fn json_of(body: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(body).map_err(|error| invalid("body", format!("is not JSON: {error}.")))
+}
+
+/// The body as a JSON object; `mend` says what stands in it.
+pub(crate) fn object_of(body: &[u8], mend: &str) -> Result<Map<String, Value>, Problem> {
+    match json_of(body)? {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(invalid("body", mend)),
+    }
+}
+
+/// Refuses the first field that is none of `known`: a typing error would silently do nothing.
+pub(crate) fn only_known(fields: &Map<String, Value>, known: &[&str]) -> Result<(), Problem> {
+    match fields.keys().find(|key| !known.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(unknown) => {
+            let name: String = unknown.chars().take(40).collect();
+            let mend = format!("is not known; the fields are {}.", known.join(", "));
+            Err(invalid(name, mend))
+        }
+    }
+}
+
+/// Whether the field `stream` asks for a stream.
+pub(crate) fn wants_stream(fields: &Map<String, Value>) -> Result<bool, Problem> {
+    match fields.get("stream") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(stream)) => Ok(*stream),
+        Some(_) => Err(invalid("stream", "must be true or false.")),
+    }
 }
 
 /// The path as it may be logged: cut, and without a key that was put where its id belongs.
