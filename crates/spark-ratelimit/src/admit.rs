@@ -116,8 +116,8 @@ impl Shared {
 impl Fields {
     fn of(decision: &Decision) -> Self {
         Self {
-            limit: decision.rate_limit_field(),
-            policy: decision.rate_limit_policy_field(),
+            limit: decision.rate_limit_field().unwrap_or(HeaderValue::from_static("")),
+            policy: decision.rate_limit_policy_field().unwrap_or(HeaderValue::from_static("")),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The answer to "may it?".
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,9 @@ use std::time::Duration;
 use arc_swap::Guard;
 use http::HeaderValue;
 
-use crate::headers;
+use crate::gcra::Gcra;
 use crate::plan::Plan;
+use crate::{Unit, headers};
 
 /// Whether a request may pass, and how its caller stands.
 ///
@@ -28,7 +30,10 @@ use crate::plan::Plan;
 /// ```
 pub struct Decision {
     pub(crate) plan: Guard<Arc<Plan>>,
-    pub(crate) tag: u16,
+    /// The tier's tag.
+    pub(crate) tier: u16,
+    /// The `RateLimit-Policy` field, where a key has quotas of its own.
+    pub(crate) own_field: Option<HeaderValue>,
     /// When it was made, on the limiter's clock.
     #[cfg_attr(
         not(feature = "metrics"),
@@ -43,10 +48,14 @@ pub struct Decision {
 pub(crate) struct Tally {
     /// One bit for each policy that refuses.
     pub(crate) violated: u32,
+    /// One bit for each policy that would refuse, if it were not a shadow.
+    pub(crate) shadowed: u32,
     /// The longest wait, in nanoseconds, among those that refuse.
     pub(crate) wait: u64,
     /// One of them refuses forever.
     pub(crate) never: bool,
+    /// A policy that is no shadow has spoken.
+    pub(crate) enforced: bool,
     /// The policy to report.
     pub(crate) tightest: Standing,
 }
@@ -55,23 +64,35 @@ pub(crate) struct Tally {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Standing {
     pub(crate) policy: usize,
-    pub(crate) remaining: u64,
-    pub(crate) next_in: u64,
-    pub(crate) full_in: u64,
+    /// By which of the policy's quotas.
+    pub(crate) tag: u16,
+    pub(crate) debt: u64,
+}
+
+impl Standing {
+    fn rule<'a>(&self, plan: &'a Plan) -> &'a Gcra {
+        plan.policies[self.policy].rule(self.tag)
+    }
 }
 
 impl Tally {
-    /// Policy `standing.policy` agrees.
-    pub(crate) fn agrees(&mut self, standing: Standing) {
-        let rank = |s: &Standing| (s.remaining, std::cmp::Reverse(s.next_in));
-        let first = standing.policy == 0;
-        if self.violated == 0 && (first || rank(&standing) < rank(&self.tightest)) {
+    /// A policy agrees.
+    pub(crate) fn agrees(&mut self, standing: Standing, plan: &Plan) {
+        if plan.policies[standing.policy].shadow {
+            self.note_shadow(standing);
+        } else if self.violated == 0 && (!self.enforced || self.is_tighter(standing, plan)) {
             self.tightest = standing;
+            self.enforced = true;
         }
     }
 
-    /// Policy `standing.policy` refuses, for so long (`None`: forever).
-    pub(crate) fn refuses(&mut self, standing: Standing, wait: Option<u64>) {
+    /// A policy refuses, for so long (`None`: forever).
+    pub(crate) fn refuses(&mut self, standing: Standing, wait: Option<u64>, plan: &Plan) {
+        if plan.policies[standing.policy].shadow {
+            self.shadowed |= 1 << standing.policy;
+            self.note_shadow(standing);
+            return;
+        }
         let longest = match wait {
             None => !self.never,
             Some(wait) => !self.never && wait > self.wait,
@@ -79,9 +100,26 @@ impl Tally {
         if self.violated == 0 || longest {
             self.tightest = standing;
         }
+        self.enforced = true;
         self.violated |= 1 << standing.policy;
         self.never |= wait.is_none();
         self.wait = self.wait.max(wait.unwrap_or(0));
+    }
+
+    /// A shadow is reported only where there is nothing else.
+    fn note_shadow(&mut self, standing: Standing) {
+        if !self.enforced {
+            self.tightest = standing;
+        }
+    }
+
+    #[inline(never)]
+    fn is_tighter(&self, standing: Standing, plan: &Plan) -> bool {
+        let rank = |it: &Standing| {
+            let rule = it.rule(plan);
+            (rule.remaining(it.debt), Reverse(rule.next_in(it.debt)))
+        };
+        rank(&standing) < rank(&self.tightest)
     }
 }
 
@@ -104,6 +142,8 @@ impl Tally {
 pub struct PolicyState<'a> {
     /// The policy's name.
     pub name: &'a str,
+    /// What is counted.
+    pub unit: Unit,
     /// The caller's quota per period.
     pub limit: u64,
     /// Whole units that may be used now.
@@ -183,13 +223,15 @@ impl Decision {
     /// ```
     pub fn tightest(&self) -> PolicyState<'_> {
         let standing = &self.tally.tightest;
-        let view = &self.plan.views[usize::from(self.tag)];
+        let policy = &self.plan.policies[standing.policy];
+        let rule = policy.rule(standing.tag);
         PolicyState {
-            name: self.plan.policies[standing.policy].name.as_str(),
-            limit: view.rules[standing.policy].0.limit(),
-            remaining: standing.remaining,
-            next_in: Duration::from_nanos(standing.next_in),
-            full_in: Duration::from_nanos(standing.full_in),
+            name: policy.name.as_str(),
+            unit: policy.unit,
+            limit: policy.quota(standing.tag).limit(),
+            remaining: rule.remaining(standing.debt),
+            next_in: Duration::from_nanos(rule.next_in(standing.debt)),
+            full_in: Duration::from_nanos(standing.debt),
         }
     }
 
@@ -207,17 +249,46 @@ impl Decision {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn violated(&self) -> impl Iterator<Item = &str> {
-        let bit = |at: usize| self.tally.violated >> at & 1 == 1;
-        self.plan
-            .policies
-            .iter()
-            .enumerate()
-            .filter(move |(at, _)| bit(*at))
+        self.named(self.tally.violated)
+    }
+
+    /// The names of the shadow policies that would have refused.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let second = Duration::from_secs(1);
+    /// let limiter = Limiter::builder()
+    ///     .policy(Policy::new("now", Quota::new(9, second)?)?)
+    ///     .policy(Policy::new("tomorrow", Quota::new(1, second)?)?.shadow())
+    ///     .build()?;
+    /// limiter.check(&Key::shared(), None, 1);
+    /// let decision = limiter.check(&Key::shared(), None, 1);
+    /// assert!(decision.allowed());
+    /// assert_eq!(decision.shadow_violated().collect::<Vec<_>>(), ["tomorrow"]);
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn shadow_violated(&self) -> impl Iterator<Item = &str> {
+        self.named(self.tally.shadowed)
+    }
+
+    fn named(&self, bits: u32) -> impl Iterator<Item = &str> {
+        let named = self.plan.policies.iter().enumerate();
+        named
+            .filter(move |(at, _)| bits >> at & 1 == 1)
             .map(|(_, policy)| policy.name.as_str())
     }
 
+    /// Whether the tightest policy has less than a fifth of its burst left.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_near_limit(&self) -> bool {
+        let standing = &self.tally.tightest;
+        standing.rule(&self.plan).is_near_limit(standing.debt)
+    }
+
     /// The `RateLimit` field of draft-ietf-httpapi-ratelimit-headers: what may be used now, and in
-    /// how many seconds there is more. One allocation.
+    /// how many seconds there is more. One allocation. `None` where all policies are shadows.
     ///
     /// # Example
     /// ```
@@ -226,17 +297,25 @@ impl Decision {
     /// # let policy = Policy::new("requests", Quota::new(60, Duration::from_secs(60))?)?;
     /// # let limiter = Limiter::builder().policy(policy).build()?;
     /// let decision = limiter.check(&Key::shared(), None, 1);
-    /// assert_eq!(decision.rate_limit_field(), r#""requests";r=59;t=1"#);
+    /// assert_eq!(decision.rate_limit_field().unwrap(), r#""requests";r=59;t=1"#);
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn rate_limit_field(&self) -> HeaderValue {
+    pub fn rate_limit_field(&self) -> Option<HeaderValue> {
         let standing = &self.tally.tightest;
-        let start = &self.plan.policies[standing.policy].field_start;
-        headers::limit_field(start, standing.remaining, standing.next_in)
+        self.tally.enforced.then(|| {
+            let start = &self.plan.policies[standing.policy].field_start;
+            let rule = standing.rule(&self.plan);
+            headers::limit_field(
+                start,
+                rule.remaining(standing.debt),
+                rule.next_in(standing.debt),
+            )
+        })
     }
 
     /// The `RateLimit-Policy` field of the same draft: the quotas of the caller's tier. Made when
-    /// the limiter was configured.
+    /// the limiter was configured, but for a key with a quota of its own. `None` where all policies
+    /// are shadows.
     ///
     /// # Example
     /// ```
@@ -245,11 +324,14 @@ impl Decision {
     /// # let policy = Policy::new("requests", Quota::new(60, Duration::from_secs(60))?)?;
     /// # let limiter = Limiter::builder().policy(policy).build()?;
     /// let decision = limiter.peek(&Key::shared(), None, 1);
-    /// assert_eq!(decision.rate_limit_policy_field(), r#""requests";q=60;w=60"#);
+    /// assert_eq!(decision.rate_limit_policy_field().unwrap(), r#""requests";q=60;w=60"#);
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn rate_limit_policy_field(&self) -> HeaderValue {
-        self.plan.views[usize::from(self.tag)].field.clone()
+    pub fn rate_limit_policy_field(&self) -> Option<HeaderValue> {
+        match &self.own_field {
+            Some(field) => Some(field.clone()),
+            None => self.plan.fields[usize::from(self.tier)].clone(),
+        }
     }
 }
 

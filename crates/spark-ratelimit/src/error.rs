@@ -83,16 +83,27 @@ pub enum ConfigError {
         /// The most that is possible.
         max: usize,
     },
-    /// More tiers than an entry of the table can tell apart.
-    #[error("at most {max} tiers are possible over all policies, but {got} are given")]
-    TooManyTiers {
+    /// One key has two quotas in one policy.
+    #[error("policy {policy} gives one key two quotas: keep one of the two")]
+    DuplicateKey {
+        /// The policy.
+        policy: String,
+    },
+    /// More quotas than an entry of the table can tell apart.
+    #[error(
+        "at most {max} quotas for tiers and single keys are possible in one policy, but {got} are given: put keys of the same quota into a tier"
+    )]
+    TooManyQuotas {
         /// How many were given.
         got: usize,
         /// The most that is possible.
         max: usize,
     },
+    /// A concurrency limit that admits nobody.
+    #[error("the most at once must be at least 1: a limit of 0 admits nobody")]
+    ZeroConcurrency,
     /// A table without a slot, or one of more than 4 GiB.
-    #[error("capacity must be 1 to {max} slots (17 bytes each, for every policy), but it is {got}")]
+    #[error("capacity must be 1 to {max} slots (16 bytes each, for every policy), but it is {got}")]
     Capacity {
         /// What was asked for.
         got: usize,

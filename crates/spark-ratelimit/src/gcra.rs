@@ -50,7 +50,7 @@ impl Gcra {
 
     /// Whether `cost` units conform. Changes nothing.
     pub(crate) fn ask(&self, debt: u64, cost: u64) -> Verdict {
-        let wanted = self.interval.saturating_mul(cost);
+        let wanted = self.span(cost);
         if wanted > self.tolerance {
             return Verdict::Never;
         }
@@ -67,8 +67,7 @@ impl Gcra {
 
     /// The debt after `cost` units, whether they conform or not.
     pub(crate) fn force(&self, debt: u64, cost: u64) -> u64 {
-        debt.saturating_add(self.interval.saturating_mul(cost))
-            .min(self.ceiling())
+        debt.saturating_add(self.span(cost)).min(self.ceiling())
     }
 
     /// Whole units that may be used now.
@@ -97,12 +96,23 @@ impl Gcra {
         u64::try_from(scaled).map_or(self.ceiling(), |debt| debt.min(self.ceiling()))
     }
 
-    fn ceiling(&self) -> u64 {
+    /// Nanoseconds of debt that so many units are.
+    pub(crate) fn span(&self, units: u64) -> u64 {
+        self.interval.saturating_mul(units)
+    }
+
+    /// Whether less than a fifth of the burst is left.
+    pub(crate) fn is_near_limit(&self, debt: u64) -> bool {
+        debt > self.tolerance - self.tolerance / 5
+    }
+
+    /// The most that can be owed.
+    pub(crate) fn ceiling(&self) -> u64 {
         self.tolerance.saturating_mul(2)
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(spark_loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

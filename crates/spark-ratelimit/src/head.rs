@@ -54,7 +54,7 @@ impl fmt::Debug for Head<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(spark_loom)))]
 mod tests {
     use super::*;
 

@@ -94,6 +94,8 @@ impl Key {
         Self(SEED.hash_one((kind as u8, identity)))
     }
 
+    pub(crate) const NONE: Self = Self(0);
+
     pub(crate) fn bits(self) -> u64 {
         self.0
     }
@@ -118,7 +120,7 @@ enum Kind {
     Custom,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(spark_loom)))]
 mod tests {
     use super::*;
 

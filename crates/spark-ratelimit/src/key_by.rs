@@ -235,7 +235,7 @@ impl fmt::Debug for KeyBy {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(spark_loom)))]
 mod tests {
     use super::*;
     use http::Request;

@@ -96,17 +96,25 @@
 
 mod admit;
 mod builder;
+mod charge;
+mod concurrency;
 mod decision;
 mod error;
 mod future;
 mod gcra;
+#[cfg(feature = "governor")]
+mod governor;
 mod head;
 mod headers;
 mod key;
 mod key_by;
 mod layer;
+mod ledger;
 mod limiter;
 pub mod metrics;
+#[cfg(all(test, spark_loom))]
+mod models;
+mod permit;
 mod plan;
 mod policy;
 mod quota;
@@ -114,17 +122,25 @@ mod request;
 mod service;
 mod stats;
 mod store;
+mod sync;
+mod unit;
 
 pub use builder::LimiterBuilder;
+pub use charge::Charge;
+pub use concurrency::{AtCapacity, Concurrency, ConcurrencyLimiter, InFlight};
 pub use decision::{Decision, PolicyState};
 pub use error::ConfigError;
 pub use future::ResponseFuture;
+#[cfg(feature = "governor")]
+pub use governor::BoundedStateStore;
 pub use head::Head;
 pub use key::Key;
 pub use key_by::{ChooseKey, KeyBy, Subject};
 pub use layer::{Headers, RateLimitLayer};
 pub use limiter::Limiter;
+pub use permit::Permit;
 pub use policy::Policy;
 pub use quota::Quota;
 pub use service::RateLimit;
 pub use stats::TableStats;
+pub use unit::Unit;

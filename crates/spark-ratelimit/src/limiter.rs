@@ -1,16 +1,20 @@
 //! The limiter: policies, their tables, a clock. No HTTP needed.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
 use spark_core::Clock;
 
-use crate::decision::Tally;
-use crate::plan::Plan;
-use crate::request::{Mode, Request, Step};
-use crate::{ConfigError, Decision, Key, LimiterBuilder, Policy, TableStats};
+use crate::ledger::Ledger;
+use crate::permit::{Part, Permit};
+use crate::plan::{MAX_POLICIES, Plan};
+use crate::request::{Charges, Mode, Outcome, Request, Step};
+use crate::store::Entry;
+use crate::sync::{AtomicU64, Mutex, hold, yield_now};
+use crate::{Charge, ConfigError, Decision, Key, LimiterBuilder, Policy, TableStats, headers};
 
 /// Decides who may, by one or more policies at once, in memory that never grows.
 ///
@@ -57,6 +61,8 @@ struct Shared {
     /// Held while reconfiguring; the id of the newest table.
     newest_table: Mutex<u64>,
     capacity: usize,
+    /// The permits that are out.
+    permits: Ledger,
 }
 
 impl Limiter {
@@ -90,7 +96,7 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn check(&self, key: &Key, tier: Option<&str>, cost: u64) -> Decision {
-        self.decide(*key, tier, cost, Mode::Charge)
+        self.decide(Charges::All(Charge::new(*key, cost)), tier, Mode::Charge)
     }
 
     /// Says what [`check`](Self::check) would, and charges nothing.
@@ -106,7 +112,108 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn peek(&self, key: &Key, tier: Option<&str>, cost: u64) -> Decision {
-        self.decide(*key, tier, cost, Mode::Peek)
+        self.decide(Charges::All(Charge::new(*key, cost)), tier, Mode::Peek)
+    }
+
+    /// As [`check`](Self::check), with a key and a cost for each policy: a request by tenant and
+    /// tokens by model, or one address by /64 and by /48. Still all or nothing.
+    ///
+    /// `charge` is asked once for each policy, by its name.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Charge, Key, Limiter, Policy, Quota, Unit};
+    /// # use std::time::Duration;
+    /// # let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    /// let limiter = Limiter::builder()
+    ///     .policy(Policy::new("requests", Quota::new(10, second)?)?)
+    ///     .policy(Policy::new("tokens", Quota::new(100_000, minute)?)?.unit(Unit::Tokens))
+    ///     .build()?;
+    /// let decision = limiter.check_each(None, |policy| match policy {
+    ///     "tokens" => Charge::new(Key::of("acme"), 4_000),
+    ///     _ => Charge::new(Key::of("acme"), 1),
+    /// });
+    /// assert!(decision.allowed());
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn check_each(&self, tier: Option<&str>, charge: impl FnMut(&str) -> Charge) -> Decision {
+        self.decide_each(tier, charge, Mode::Charge)
+    }
+
+    /// Says what [`check_each`](Self::check_each) would, and charges nothing.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Charge, Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let policy = Policy::new("requests", Quota::new(1, Duration::from_secs(1))?)?;
+    /// # let limiter = Limiter::builder().policy(policy).build()?;
+    /// assert!(limiter.peek_each(None, |_| Charge::new(Key::shared(), 1)).allowed());
+    /// assert!(limiter.peek_each(None, |_| Charge::new(Key::shared(), 1)).allowed());
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn peek_each(&self, tier: Option<&str>, charge: impl FnMut(&str) -> Charge) -> Decision {
+        self.decide_each(tier, charge, Mode::Peek)
+    }
+
+    /// Reserves an estimate, where the cost is known only when the work is done. The permit settles
+    /// it: what was reserved too much is given back, what was used beyond it is charged.
+    ///
+    /// A hundred requests that estimate at the same time are charged one after the other, so that
+    /// no more of them begin than the quota covers.
+    ///
+    /// # Errors
+    /// The refusal. Nothing was reserved.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota, Unit};
+    /// # use std::time::Duration;
+    /// let quota = Quota::new(10_000, Duration::from_secs(60))?;
+    /// let tokens = Policy::new("tokens", quota)?.unit(Unit::Tokens);
+    /// let limiter = Limiter::builder().policy(tokens).build()?;
+    ///
+    /// let permit = limiter.acquire(&Key::of("acme"), None, 4_000).expect("a full bucket");
+    /// assert!(limiter.acquire(&Key::of("acme"), None, 7_000).is_err());
+    /// // The answer was shorter than feared.
+    /// permit.settle(500);
+    /// assert!(limiter.acquire(&Key::of("acme"), None, 7_000).is_ok());
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn acquire(&self, key: &Key, tier: Option<&str>, estimate: u64) -> Result<Permit, Decision> {
+        let charge = Charge::estimate(*key, estimate);
+        self.reserve(tier, |_| charge)
+    }
+
+    /// As [`acquire`](Self::acquire), with a key and a cost for each policy. The permit settles those
+    /// that are an [`estimate`](Charge::estimate); the others are charged as they are.
+    ///
+    /// # Errors
+    /// The refusal. Nothing was charged or reserved.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Charge, Key, Limiter, Policy, Quota, Unit};
+    /// # use std::time::Duration;
+    /// # let minute = Duration::from_secs(60);
+    /// let limiter = Limiter::builder()
+    ///     .policy(Policy::new("requests", Quota::new(60, minute)?)?)
+    ///     .policy(Policy::new("tokens", Quota::new(100_000, minute)?)?.unit(Unit::Tokens))
+    ///     .build()?;
+    /// let acme = Key::of("acme");
+    /// let permit = limiter.acquire_each(None, |policy| match policy {
+    ///     "tokens" => Charge::estimate(acme, 4_000),
+    ///     _ => Charge::new(acme, 1),
+    /// });
+    /// permit.expect("two full buckets").settle(812);
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    pub fn acquire_each(
+        &self,
+        tier: Option<&str>,
+        charge: impl FnMut(&str) -> Charge,
+    ) -> Result<Permit, Decision> {
+        self.reserve(tier, charge)
     }
 
     /// Charges `cost` units to every policy whether they conform or not: for what turned out to be
@@ -125,7 +232,7 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn penalize(&self, key: &Key, tier: Option<&str>, cost: u64) {
-        self.decide(*key, tier, cost, Mode::Force);
+        self.decide(Charges::All(Charge::new(*key, cost)), tier, Mode::Force);
     }
 
     /// Forgives a key everything.
@@ -142,8 +249,9 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn reset(&self, key: &Key) {
+        let now = self.now();
         for policy in &self.shared.plan.load().policies {
-            policy.table.lock(*key).clear();
+            policy.table.lock(*key, now).clear();
         }
     }
 
@@ -175,10 +283,7 @@ impl Limiter {
     )]
     pub fn reconfigure(&self, policies: Vec<Policy>) -> Result<(), ConfigError> {
         let shared = &*self.shared;
-        let mut newest_table = shared
-            .newest_table
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut newest_table = hold(&shared.newest_table);
         let before = shared.plan.load_full();
         let plan = Plan::new(&policies, shared.capacity, Some(&before), &mut newest_table)?;
         let plan = Arc::new(plan);
@@ -231,6 +336,7 @@ impl Limiter {
                 plan: ArcSwap::from_pointee(plan),
                 newest_table: Mutex::new(newest_table),
                 capacity,
+                permits: Ledger::new(),
             }),
         })
     }
@@ -244,33 +350,190 @@ impl Limiter {
         Arc::as_ptr(&self.shared).addr()
     }
 
-    fn decide(&self, key: Key, tier: Option<&str>, cost: u64, mode: Mode) -> Decision {
+    fn decide(&self, charges: Charges<'_>, tier: Option<&str>, mode: Mode) -> Decision {
         loop {
             let plan = self.shared.plan.load();
-            let tag = plan.tag(tier);
-            let now = self.now();
-            let request = Request {
-                plan: &plan,
-                epoch: &self.shared.epoch,
-                tag,
-                key,
-                cost,
-                now,
-                mode,
-            };
-            let mut tally = Tally::default();
-            if request.decide(0, &mut tally) != Step::Stale {
-                return Decision {
-                    now,
-                    plan,
-                    tag,
-                    tally,
-                };
+            let attempt = self.attempt(&plan, charges, tier, mode, &mut Outcome::default());
+            if let Some(attempt) = attempt {
+                return attempt.decision(plan, charges);
             }
-            // A reconfiguration is a few instructions away from done.
-            std::thread::yield_now();
         }
     }
+
+    fn decide_each(
+        &self,
+        tier: Option<&str>,
+        mut charge: impl FnMut(&str) -> Charge,
+        mode: Mode,
+    ) -> Decision {
+        loop {
+            let plan = self.shared.plan.load();
+            let mut room = NO_CHARGES;
+            let charges = Charges::Each(ask(&plan, &mut charge, &mut room));
+            let attempt = self.attempt(&plan, charges, tier, mode, &mut Outcome::default());
+            if let Some(attempt) = attempt {
+                return attempt.decision(plan, charges);
+            }
+        }
+    }
+
+    fn reserve(
+        &self,
+        tier: Option<&str>,
+        mut charge: impl FnMut(&str) -> Charge,
+    ) -> Result<Permit, Decision> {
+        loop {
+            let plan = self.shared.plan.load();
+            let mut room = NO_CHARGES;
+            let charges = ask(&plan, &mut charge, &mut room);
+            let mut permit = Permit::new(self.clone(), plan.epoch, charges, |policy| {
+                plan.policies[policy].table.id
+            });
+            let mut marks = [(0, 0); MAX_POLICIES];
+            let mut outcome = Outcome {
+                marks: &mut marks,
+                ..Outcome::default()
+            };
+            let charges = Charges::Each(charges);
+            let attempt = self.attempt(&plan, charges, tier, Mode::Charge, &mut outcome);
+            match attempt {
+                Some(attempt) if attempt.outcome.violated == 0 => {
+                    permit.mark(&marks);
+                    return Ok(permit);
+                }
+                Some(attempt) => return Err(attempt.decision(plan, charges)),
+                None => {}
+            }
+        }
+    }
+
+    /// `None` when the plan is not valid any more.
+    fn attempt(
+        &self,
+        plan: &Plan,
+        charges: Charges<'_>,
+        tier: Option<&str>,
+        mode: Mode,
+        outcome: &mut Outcome<'_>,
+    ) -> Option<Attempt> {
+        let tier = plan.tag(tier);
+        let now = self.now();
+        let request = Request {
+            plan,
+            epoch: &self.shared.epoch,
+            tier,
+            charges,
+            now,
+            mode,
+        };
+        if request.decide(0, outcome) == Step::Stale {
+            // A reconfiguration is a few instructions away from done.
+            yield_now();
+            return None;
+        }
+        Some(Attempt {
+            now,
+            tier,
+            outcome: outcome.tally,
+        })
+    }
+
+    pub(crate) fn permits(&self) -> &Ledger {
+        &self.shared.permits
+    }
+
+    /// Settles one part of a permit at `actual` units.
+    pub(crate) fn settle(&self, epoch: u64, part: &Part, actual: u64) {
+        loop {
+            let plan = self.shared.plan.load();
+            let found = plan.policies.iter().position(|it| it.table.id == part.table);
+            // A policy that is no more has nothing to settle.
+            let Some(at) = found else { return };
+            let table = &plan.policies[at].table;
+            let now = self.now();
+            let mut set = table.lock(part.key, now);
+            if self.shared.epoch.load(Ordering::Acquire) != plan.epoch {
+                drop(set);
+                yield_now();
+                continue;
+            }
+            let entry = set.get();
+            let unchanged = plan.epoch == epoch
+                && entry.is_none_or(|it| it.tag == part.tag && it.turn == plan.turn());
+            let tag = match entry {
+                _ if unchanged => part.tag,
+                Some(entry) => plan.origin(at, entry).map_or(0, |(_, tag)| tag),
+                None => 0,
+            };
+            let rule = plan.policies[at].rule(tag);
+            let tat = if actual > part.reserved {
+                let debt = plan.debt(at, entry, rule, now);
+                now.saturating_add(rule.force(debt, actual - part.reserved))
+            } else {
+                let most = rule.span(part.reserved - actual);
+                let returned = self.permits().returned(part.account());
+                let tat = entry.map_or(0, |it| it.tat);
+                let back = part.to_give_back(tat, returned, now, most);
+                if back == 0 || !unchanged {
+                    return;
+                }
+                self.permits().give_back(part.account(), back);
+                tat - back
+            };
+            let turn = plan.turn();
+            set.put(Entry { tat, tag, turn }, now);
+            return;
+        }
+    }
+}
+
+const NO_CHARGES: [Charge; MAX_POLICIES] = [Charge::NONE; MAX_POLICIES];
+
+/// What each policy is asked for, in the order of the plan. Nothing is locked meanwhile: it is a
+/// caller's code that says so.
+fn ask<'a>(
+    plan: &Plan,
+    charge: &mut impl FnMut(&str) -> Charge,
+    room: &'a mut [Charge; MAX_POLICIES],
+) -> &'a [Charge] {
+    for (policy, slot) in plan.policies.iter().zip(room.iter_mut()) {
+        *slot = charge(policy.name.as_str());
+    }
+    &room[..plan.policies.len()]
+}
+
+/// What came of an attempt, before it is a decision.
+struct Attempt {
+    now: u64,
+    tier: u16,
+    outcome: crate::decision::Tally,
+}
+
+impl Attempt {
+    fn decision(self, plan: Guard<Arc<Plan>>, charges: Charges<'_>) -> Decision {
+        Decision {
+            own_field: own_field(&plan, charges, self.tier),
+            now: self.now,
+            tier: self.tier,
+            tally: self.outcome,
+            plan,
+        }
+    }
+}
+
+/// The `RateLimit-Policy` field where a key has quotas of its own.
+fn own_field(plan: &Plan, charges: Charges<'_>, tier: u16) -> Option<HeaderValue> {
+    if plan.policies.iter().all(|policy| !policy.has_keys()) {
+        return None;
+    }
+    let tag = |at: usize| plan.policies[at].tag(charges.of(at).key, tier);
+    if (0..plan.policies.len()).all(|at| tag(at) == tier) {
+        return None;
+    }
+    let told = plan.as_given().filter(|(_, policy)| !policy.shadow);
+    headers::policy_field(
+        told.map(|(at, policy)| (policy.name.as_str(), policy.unit, *policy.quota(tag(at)))),
+    )
 }
 
 impl fmt::Debug for Limiter {

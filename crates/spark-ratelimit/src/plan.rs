@@ -1,5 +1,6 @@
 //! The policies in the form in which requests are decided: looked up, never computed.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -8,10 +9,10 @@ use spark_core::Name;
 use crate::gcra::Gcra;
 use crate::headers;
 use crate::store::{Entry, MAX_TAGS, Table};
-use crate::{ConfigError, Policy, Quota};
+use crate::{ConfigError, Key, Policy, Quota, Unit};
 
 /// One bit of a word marks each violated policy.
-const MAX_POLICIES: usize = 32;
+pub(crate) const MAX_POLICIES: usize = 32;
 
 /// One configuration: immutable, exchanged as a whole when the limiter is reconfigured.
 pub(crate) struct Plan {
@@ -19,9 +20,11 @@ pub(crate) struct Plan {
     pub(crate) epoch: u64,
     /// In the order of their tables' ids, which is the order of locking.
     pub(crate) policies: Box<[Active]>,
-    /// What a tier is entitled to; the first is everybody else's. Entries are tagged with the index.
-    pub(crate) views: Box<[View]>,
-    /// The tiers by name, sorted, with the index of their view.
+    /// By a tier's tag, everybody else's first: the `RateLimit-Policy` field, if there is one.
+    pub(crate) fields: Box<[Option<HeaderValue>]>,
+    /// Where the policies stand that were given first, second and so on.
+    given: Box<[usize]>,
+    /// The tiers by name, sorted, with their tag.
     tiers: Box<[(Name, u16)]>,
 }
 
@@ -29,18 +32,17 @@ pub(crate) struct Plan {
 pub(crate) struct Active {
     pub(crate) name: Name,
     pub(crate) table: Arc<Table>,
+    /// It counts, and never refuses.
+    pub(crate) shadow: bool,
+    pub(crate) unit: Unit,
     /// `"name";r=`, the beginning of the `RateLimit` field.
     pub(crate) field_start: Box<[u8]>,
+    /// By tag: everybody's, the tiers', and those of single keys. Entries bear the tag.
+    rules: Box<[(Quota, Gcra)]>,
+    /// The tags of the keys that have a quota of their own.
+    keys: HashMap<Key, u16>,
     /// By an entry's tag in the configuration before: what it was charged under, and its tag now.
     carried: Box<[(Gcra, u16)]>,
-}
-
-/// The quotas of one tier.
-pub(crate) struct View {
-    /// One for each policy, in their order.
-    pub(crate) rules: Box<[(Quota, Gcra)]>,
-    /// The `RateLimit-Policy` field.
-    pub(crate) field: HeaderValue,
 }
 
 impl Plan {
@@ -55,9 +57,10 @@ impl Plan {
         check(policies)?;
         let tiers = tiers(policies)?;
 
-        let mut order: Vec<(&Policy, Arc<Table>)> = policies
+        let mut order: Vec<(usize, &Policy, Arc<Table>)> = policies
             .iter()
-            .map(|policy| {
+            .enumerate()
+            .map(|(at, policy)| {
                 let kept = before.and_then(|plan| plan.active(&policy.name));
                 let table = kept.map_or_else(
                     || {
@@ -66,48 +69,39 @@ impl Plan {
                     },
                     |active| Arc::clone(&active.table),
                 );
-                (policy, table)
+                (at, policy, table)
             })
             .collect();
-        order.sort_by_key(|(_, table)| table.id);
+        order.sort_by_key(|(.., table)| table.id);
+        let mut given = vec![0; policies.len()];
+        for (stands, (at, ..)) in order.iter().enumerate() {
+            given[*at] = stands;
+        }
 
         let names = std::iter::once(None).chain(tiers.iter().map(Some));
-        let views = names
-            .map(|tier| View {
-                rules: order
-                    .iter()
-                    .map(|(policy, _)| policy.quota_of(tier))
-                    .map(|quota| (quota, Gcra::new(&quota)))
-                    .collect(),
-                field: headers::policy_field(
-                    policies
-                        .iter()
-                        .map(|policy| (policy.name(), policy.quota_of(tier))),
-                ),
+        let fields = names
+            .map(|tier| {
+                let told = policies.iter().filter(|policy| !policy.shadow);
+                headers::policy_field(
+                    told.map(|policy| (policy.name(), policy.unit, policy.quota_of(tier))),
+                )
             })
             .collect();
-        let tiers: Box<[(Name, u16)]> = tiers.into_iter().zip(1..).collect();
-
-        let policies = order
+        let active = order
             .into_iter()
-            .map(|(policy, table)| Active {
-                carried: before
-                    .map_or_else(Box::default, |plan| plan.carried_into(&policy.name, &tiers)),
-                field_start: headers::limit_field_start(policy.name()),
-                name: policy.name.clone(),
-                table,
-            })
+            .map(|(_, policy, table)| Active::new(policy, table, &tiers, before))
             .collect();
 
         Ok(Self {
             epoch: before.map_or(0, |plan| plan.epoch.wrapping_add(1)),
-            policies,
-            views,
-            tiers,
+            policies: active,
+            fields,
+            given: given.into(),
+            tiers: tiers.into_iter().zip(1..).collect(),
         })
     }
 
-    /// The index of a tier's view; of everybody else's where no policy names the tier.
+    /// A tier's tag; everybody else's where no policy names the tier.
     pub(crate) fn tag(&self, tier: Option<&str>) -> u16 {
         let Some(tier) = tier else { return 0 };
         self.tiers
@@ -120,20 +114,30 @@ impl Plan {
         self.epoch & 1 == 1
     }
 
+    /// The policies in the order in which they were given, with where they stand here.
+    pub(crate) fn as_given(&self) -> impl Iterator<Item = (usize, &Active)> {
+        self.given.iter().map(|at| (*at, &self.policies[*at]))
+    }
+
     /// What `entry` owes to policy `at` when measured by `rule`: its share of the burst under the
     /// quota that it was charged by is its share now.
     pub(crate) fn debt(&self, at: usize, entry: Option<Entry>, rule: &Gcra, now: u64) -> u64 {
         let Some(entry) = entry.filter(|entry| entry.tat > now) else {
             return 0;
         };
-        let tag = usize::from(entry.tag);
-        let charged_by = if entry.turn == self.turn() {
-            self.views.get(tag).map(|view| &view.rules[at].1)
-        } else {
-            self.policies[at].carried.get(tag).map(|(rule, _)| rule)
-        };
-        let charged_by = charged_by.unwrap_or(rule);
+        let (charged_by, _) = self.origin(at, entry).unwrap_or((rule, 0));
         rule.carry(charged_by, charged_by.debt(entry.tat, now))
+    }
+
+    /// The rule that `entry` was charged by, and its tag in this configuration.
+    pub(crate) fn origin(&self, at: usize, entry: Entry) -> Option<(&Gcra, u16)> {
+        let policy = &self.policies[at];
+        let tag = usize::from(entry.tag);
+        if entry.turn == self.turn() {
+            policy.rules.get(tag).map(|(_, rule)| (rule, entry.tag))
+        } else {
+            policy.carried.get(tag).map(|(rule, tag)| (rule, *tag))
+        }
     }
 
     /// Brings the entries of the configuration before into this one. Called while no request can
@@ -143,16 +147,14 @@ impl Plan {
             if policy.carried.is_empty() {
                 continue;
             }
-            policy.table.rewrite(|entry| {
+            let longest = policy.rules.iter().map(|(_, rule)| rule.ceiling()).max();
+            let horizon = now.saturating_add(longest.unwrap_or(0));
+            policy.table.rewrite(now, horizon, |entry| {
                 if entry.turn == self.turn() {
                     return Some(entry);
                 }
-                let tag = policy
-                    .carried
-                    .get(usize::from(entry.tag))
-                    .map_or(0, |(_, tag)| *tag);
-                let rule = &self.views[usize::from(tag)].rules[at].1;
-                let debt = self.debt(at, Some(entry), rule, now);
+                let tag = self.origin(at, entry).map_or(0, |(_, tag)| tag);
+                let debt = self.debt(at, Some(entry), policy.rule(tag), now);
                 (debt > 0).then(|| Entry {
                     tat: now.saturating_add(debt),
                     tag,
@@ -165,22 +167,67 @@ impl Plan {
     fn active(&self, name: &Name) -> Option<&Active> {
         self.policies.iter().find(|active| active.name == *name)
     }
+}
 
-    /// For each tag of this plan: the rule of policy `name`, and the tag that `tiers` gives it.
-    fn carried_into(&self, name: &Name, tiers: &[(Name, u16)]) -> Box<[(Gcra, u16)]> {
-        let Some(at) = self.policies.iter().position(|active| active.name == *name) else {
-            return Box::default();
-        };
-        let mut tags = vec![0; self.views.len()];
-        for (tier, old) in &self.tiers {
-            let new = tiers.iter().find(|(name, _)| name == tier);
-            tags[usize::from(*old)] = new.map_or(0, |(_, tag)| *tag);
-        }
-        self.views
+impl Active {
+    fn new(policy: &Policy, table: Arc<Table>, tiers: &[Name], before: Option<&Plan>) -> Self {
+        let names = std::iter::once(None).chain(tiers.iter().map(Some));
+        let quotas = names.map(|tier| policy.quota_of(tier));
+        let first_key = tiers.len() + 1;
+        let keys: HashMap<Key, u16> = policy
+            .keys
             .iter()
-            .zip(tags)
-            .map(|(view, tag)| (view.rules[at].1, tag))
-            .collect()
+            .enumerate()
+            .map(|(at, (key, _))| (*key, (first_key + at) as u16))
+            .collect();
+        let rules = quotas
+            .chain(policy.keys.iter().map(|(_, quota)| *quota))
+            .map(|quota| (quota, Gcra::new(&quota)))
+            .collect();
+        let before = before.and_then(|plan| Some((plan, plan.active(&policy.name)?)));
+        let carried = before.map_or_else(Box::default, |(plan, active)| {
+            let mut tags = vec![0; active.rules.len()];
+            for (tier, old) in &plan.tiers {
+                let new = tiers.binary_search(tier).map_or(0, |at| at as u16 + 1);
+                tags[usize::from(*old)] = new;
+            }
+            for (key, old) in &active.keys {
+                tags[usize::from(*old)] = keys.get(key).copied().unwrap_or(0);
+            }
+            let rules = active.rules.iter().map(|(_, rule)| *rule);
+            rules.zip(tags).collect()
+        });
+        Self {
+            name: policy.name.clone(),
+            table,
+            shadow: policy.shadow,
+            unit: policy.unit,
+            field_start: headers::limit_field_start(policy.name()),
+            rules,
+            keys,
+            carried,
+        }
+    }
+
+    /// By which of the quotas a key is charged.
+    pub(crate) fn tag(&self, key: Key, tier: u16) -> u16 {
+        if self.keys.is_empty() {
+            return tier;
+        }
+        self.keys.get(&key).copied().unwrap_or(tier)
+    }
+
+    /// Whether any key has a quota of its own.
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    pub(crate) fn rule(&self, tag: u16) -> &Gcra {
+        &self.rules[usize::from(tag)].1
+    }
+
+    pub(crate) fn quota(&self, tag: u16) -> &Quota {
+        &self.rules[usize::from(tag)].0
     }
 }
 
@@ -215,6 +262,12 @@ fn check(policies: &[Policy]) -> Result<(), ConfigError> {
                 });
             }
         }
+        let keys: HashSet<Key> = policy.keys.iter().map(|(key, _)| *key).collect();
+        if keys.len() < policy.keys.len() {
+            return Err(ConfigError::DuplicateKey {
+                policy: policy.name().to_owned(),
+            });
+        }
     }
     Ok(())
 }
@@ -232,16 +285,18 @@ fn tiers(policies: &[Policy]) -> Result<Vec<Name>, ConfigError> {
     }
     names.sort_unstable();
     names.dedup();
-    if names.len() >= MAX_TAGS {
-        return Err(ConfigError::TooManyTiers {
-            got: names.len(),
+    let keys = policies.iter().map(|policy| policy.keys.len()).max();
+    let quotas = names.len() + keys.unwrap_or(0);
+    if quotas >= MAX_TAGS {
+        return Err(ConfigError::TooManyQuotas {
+            got: quotas,
             max: MAX_TAGS - 1,
         });
     }
     Ok(names)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(spark_loom)))]
 mod tests {
     use super::*;
     use std::time::Duration;
@@ -268,9 +323,9 @@ mod tests {
         let third = plan(&["a", "c"], Some(&second));
         let fourth = plan(&["b", "c", "a"], Some(&third));
         assert_eq!(names(&fourth), "a c b", "b begins anew");
-        let field = &fourth.views[0].field;
+        let field = fourth.fields[0].as_ref();
         assert_eq!(
-            field, r#""b";q=1;w=1, "c";q=1;w=1, "a";q=1;w=1"#,
+            field.unwrap(), r#""b";q=1;w=1, "c";q=1;w=1, "a";q=1;w=1"#,
             "as given"
         );
     }

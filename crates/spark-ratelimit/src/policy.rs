@@ -2,7 +2,7 @@
 
 use spark_core::Name;
 
-use crate::{ConfigError, Quota};
+use crate::{ConfigError, Key, Quota, Unit};
 
 /// A named quota. Callers of a tier that is named here have a quota of their own; everybody else
 /// has the policy's.
@@ -26,6 +26,9 @@ pub struct Policy {
     pub(crate) name: Name,
     pub(crate) quota: Quota,
     pub(crate) tiers: Vec<(String, Quota)>,
+    pub(crate) keys: Vec<(Key, Quota)>,
+    pub(crate) unit: Unit,
+    pub(crate) shadow: bool,
 }
 
 impl Policy {
@@ -52,6 +55,9 @@ impl Policy {
             name,
             quota,
             tiers: Vec::new(),
+            keys: Vec::new(),
+            unit: Unit::Requests,
+            shadow: false,
         })
     }
 
@@ -71,6 +77,42 @@ impl Policy {
     #[must_use]
     pub fn tier(mut self, name: impl Into<String>, quota: Quota) -> Self {
         self.tiers.push((name.into(), quota));
+        self
+    }
+
+    /// Gives one key a quota of its own, whatever its tier. A policy can tell 32,766 tiers and keys
+    /// apart; where many keys have the same quota, give them a tier instead.
+    ///
+    /// To change it while running: [`Limiter::reconfigure`](crate::Limiter::reconfigure).
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// # let second = Duration::from_secs(1);
+    /// let policy = Policy::new("requests", Quota::new(1, second)?)?
+    ///     .key(Key::of("our-best-customer"), Quota::new(500, second)?);
+    /// let limiter = Limiter::builder().policy(policy).build()?;
+    /// assert!(limiter.check(&Key::of("our-best-customer"), None, 500).allowed());
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn key(mut self, key: Key, quota: Quota) -> Self {
+        self.keys.push((key, quota));
+        self
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn unit(mut self, unit: Unit) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    /// Counts only.
+    #[must_use]
+    pub fn shadow(mut self) -> Self {
+        self.shadow = true;
         self
     }
 

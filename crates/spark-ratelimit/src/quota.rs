@@ -210,7 +210,7 @@ impl From<governor::Quota> for Quota {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(spark_loom)))]
 mod tests {
     use super::*;
 

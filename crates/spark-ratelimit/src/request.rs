@@ -1,12 +1,13 @@
 //! One request on its way through the policies: all of them, or none.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::Key;
+use crate::Charge;
 use crate::decision::{Standing, Tally};
 use crate::gcra::Verdict;
 use crate::plan::Plan;
 use crate::store::Entry;
+use crate::sync::AtomicU64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -22,62 +23,84 @@ pub(crate) enum Step {
     Stale,
 }
 
+/// What the policies are asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Charges<'a> {
+    All(Charge),
+    /// One for each, in the order of the plan.
+    Each(&'a [Charge]),
+}
+
+impl Charges<'_> {
+    pub(crate) fn of(&self, policy: usize) -> Charge {
+        match self {
+            Self::All(charge) => *charge,
+            Self::Each(charges) => charges[policy],
+        }
+    }
+}
+
 /// One request on its way through the policies.
 pub(crate) struct Request<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) epoch: &'a AtomicU64,
-    pub(crate) tag: u16,
-    pub(crate) key: Key,
-    pub(crate) cost: u64,
+    /// The tier's tag, where a policy has no quota for the key alone.
+    pub(crate) tier: u16,
+    pub(crate) charges: Charges<'a>,
     pub(crate) now: u64,
     pub(crate) mode: Mode,
+}
+
+/// What comes of it.
+#[derive(Default)]
+pub(crate) struct Outcome<'a> {
+    pub(crate) tally: Tally,
+    /// By policy, if wanted: the arrival time that was written, 0 for none, and under which tag.
+    pub(crate) marks: &'a mut [(u64, u16)],
 }
 
 impl Request<'_> {
     /// Asks policy `at` and all after it; writes on the way back, once all have spoken. Every set
     /// stays locked until then, and all requests lock in the same order.
-    pub(crate) fn decide(&self, at: usize, tally: &mut Tally) -> Step {
+    pub(crate) fn decide(&self, at: usize, outcome: &mut Outcome<'_>) -> Step {
         let Some(policy) = self.plan.policies.get(at) else {
-            return self.conclude(tally);
+            return self.conclude(&outcome.tally);
         };
-        let rule = &self.plan.views[usize::from(self.tag)].rules[at].1;
-        let mut set = policy.table.lock(self.key);
+        let charge = self.charges.of(at);
+        let tag = policy.tag(charge.key, self.tier);
+        let rule = policy.rule(tag);
+        let mut set = policy.table.lock(charge.key, self.now);
         let before = self.plan.debt(at, set.get(), rule, self.now);
-        let standing = |debt| Standing {
+
+        let verdict = rule.ask(before, charge.cost);
+        let after = match (self.mode, verdict) {
+            (Mode::Force, _) => rule.force(before, charge.cost),
+            (Mode::Charge, Verdict::Conforms { debt }) => debt,
+            _ => before,
+        };
+        let standing = Standing {
             policy: at,
-            remaining: rule.remaining(debt),
-            next_in: rule.next_in(debt),
-            full_in: debt,
+            tag,
+            debt: after,
         };
+        let tally = &mut outcome.tally;
+        match verdict {
+            Verdict::Conforms { .. } => tally.agrees(standing, self.plan),
+            Verdict::Wait { nanos } => tally.refuses(standing, Some(nanos), self.plan),
+            Verdict::Never => tally.refuses(standing, None, self.plan),
+        }
 
-        let after = match (self.mode, rule.ask(before, self.cost)) {
-            (Mode::Force, _) => rule.force(before, self.cost),
-            (Mode::Charge, Verdict::Conforms { debt }) => {
-                tally.agrees(standing(debt));
-                debt
-            }
-            (Mode::Peek, Verdict::Conforms { .. }) => {
-                tally.agrees(standing(before));
-                before
-            }
-            (_, Verdict::Wait { nanos }) => {
-                tally.refuses(standing(before), Some(nanos));
-                before
-            }
-            (_, Verdict::Never) => {
-                tally.refuses(standing(before), None);
-                before
-            }
-        };
-
-        let step = self.decide(at + 1, tally);
+        let step = self.decide(at + 1, outcome);
         if step == Step::Commit && after != before {
             let entry = Entry {
                 tat: self.now.saturating_add(after),
-                tag: self.tag,
+                tag,
                 turn: self.plan.turn(),
             };
             set.put(entry, self.now);
+            if let Some(mark) = outcome.marks.get_mut(at) {
+                *mark = (entry.tat, tag);
+            }
         }
         step
     }
@@ -94,10 +117,10 @@ impl Request<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(spark_loom)))]
 mod tests {
     use super::*;
-    use crate::{Policy, Quota};
+    use crate::{Key, Policy, Quota};
     use std::time::Duration;
 
     #[test]
@@ -109,15 +132,14 @@ mod tests {
             let request = Request {
                 plan: &plan,
                 epoch: &AtomicU64::new(epoch),
-                tag: 0,
-                key: Key::shared(),
-                cost: 1,
+                tier: 0,
+                charges: Charges::All(Charge::new(Key::shared(), 1)),
                 now: 7,
                 mode,
             };
-            request.decide(0, &mut Tally::default())
+            request.decide(0, &mut Outcome::default())
         };
-        let entries = || [0, 1].map(|at| plan.policies[at].table.lock(Key::shared()).get());
+        let entries = || [0, 1].map(|at| plan.policies[at].table.lock(Key::shared(), 7).get());
 
         for mode in [Mode::Charge, Mode::Force, Mode::Peek] {
             assert!(decide(1, mode) == Step::Stale);

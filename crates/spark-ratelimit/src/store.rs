@@ -2,20 +2,26 @@
 //!
 //! Eight-way set-associative: a key's hash names one set of eight slots, behind a mutex of its own
 //! (measured against a 128-bit compare-and-swap, the mutex is faster, and needs no unsafe code). A
-//! lookup reads 128 bytes at most, and so does an insertion; nothing ever grows. A theoretical
-//! arrival time in the past is the same as no entry, so old entries need no clearing away.
+//! set is two cache lines, lock included; nothing ever grows. A theoretical arrival time in the past
+//! is the same as no entry, so old entries need no clearing away.
 //!
-//! When a set is full, its least indebted entry makes room: under a flood of fresh keys, those are
-//! the fresh keys themselves, and whoever is exhausted stays exhausted. One table serves one policy,
-//! so that the fresh entries of a slow policy cannot push out the exhausted ones of a fast policy.
+//! Keys spread unevenly over the sets. One whose own set is full of debts goes to a second set that
+//! its hash names, and its own set remembers until when such debts may be out there; so that nearly
+//! always one set is looked at. When both are full, the least indebted of the sixteen makes room:
+//! under a flood of fresh keys, those are the fresh keys themselves, and whoever is exhausted stays
+//! exhausted. One table serves one policy, so that the fresh entries of a slow policy cannot push
+//! out the exhausted ones of a fast policy.
+//!
+//! Of a key, 32 bits of its hash are kept: two keys of one set are taken for one with a probability
+//! of 2⁻³². Nobody outside the process can choose them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
 
 use crate::Key;
+use crate::sync::{AtomicU64, Mutex, MutexGuard, hold, try_hold};
 
 const WAYS: usize = 8;
-/// 2²⁸ slots are 4.25 GiB.
+/// 2²⁸ slots are 4 GiB.
 pub(crate) const MAX_SLOTS: usize = 1 << 28;
 /// Tags are 15 bits.
 pub(crate) const MAX_TAGS: usize = 1 << 15;
@@ -27,26 +33,36 @@ const SAMPLE: usize = 128;
 pub(crate) struct Entry {
     /// Theoretical arrival time, nanoseconds of the limiter's clock.
     pub(crate) tat: u64,
-    /// Under which tier's quota it was charged.
+    /// By which of the policy's quotas it was charged.
     pub(crate) tag: u16,
     /// The parity of the configuration that charged it.
     pub(crate) turn: bool,
 }
 
 pub(crate) struct Table {
-    /// Tables of one request are locked in the order of these.
+    /// Tables of one request are locked in the order of these, and sets of one table in theirs.
     pub(crate) id: u64,
-    sets: Box<[Mutex<Set>]>,
+    sets: Box<[Set]>,
     evicted: Counter,
 }
 
-type Set = [Slot; WAYS];
+/// Aligned to the pair of cache lines that it fills, lock included: no third line is touched, and no
+/// neighbour's lock disturbs.
+#[repr(align(128))]
+#[derive(Default)]
+struct Set(Mutex<Slots>);
 
-/// 48 bits of the key's hash, 15 of the tag, 1 of the turn; and the arrival time. All zero is empty.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    meta: u64,
-    tat: u64,
+/// Columns, so that all eight prints are compared at once.
+#[derive(Default)]
+struct Slots {
+    /// 32 bits of the key's hash.
+    prints: [u32; WAYS],
+    /// 15 bits of the tag, and the turn.
+    marks: [u16; WAYS],
+    /// Arrival times; 0 is empty, as is any time in the past.
+    tats: [u64; WAYS],
+    /// Keys of this set may be in debt in their second set until then.
+    spilled_until: u64,
 }
 
 /// On a cache line of its own: it is written under a flood, while its neighbours are only read.
@@ -60,35 +76,48 @@ impl Table {
         let sets = slots.div_ceil(WAYS).max(1);
         Self {
             id,
-            sets: (0..sets).map(|_| Mutex::new(Set::default())).collect(),
+            sets: (0..sets).map(|_| Set::default()).collect(),
             evicted: Counter::default(),
         }
     }
 
-    /// Locks the set in which `key` is or would be.
-    pub(crate) fn lock(&self, key: Key) -> Locked<'_> {
-        // The upper bits choose the set, the lower 48 are kept: together they are the whole hash.
+    /// Locks the set in which `key` is or would be; both of its sets where one does not tell.
+    pub(crate) fn lock(&self, key: Key, now: u64) -> Locked<'_> {
         let hash = key.bits();
-        let index = ((u128::from(hash) * self.sets.len() as u128) >> 64) as usize;
-        let set = hold(&self.sets[index]);
-        let print = hash << 16;
-        let way = set.iter().position(|slot| slot.meta >> 16 == print >> 16);
-        Locked {
-            set,
-            print,
-            way,
-            evicted: &self.evicted.0,
+        let own = self.index(hash);
+        let locked = Locked::new(self, hash as u32, hold(&self.sets[own].0));
+        let settled = match locked.found {
+            Some(_) => true,
+            None => locked.room.tat <= now && locked.home.spilled_until <= now,
+        };
+        if settled || self.sets.len() == 1 {
+            return locked;
         }
+        self.lock_second(locked, own, hash)
     }
 
-    /// Replaces every entry, one set at a time. `None` removes it.
-    pub(crate) fn rewrite(&self, mut replace: impl FnMut(Entry) -> Option<Entry>) {
+    /// Changes every entry in debt, one set at a time; `None` removes it. No new debt may reach
+    /// beyond `horizon`.
+    pub(crate) fn rewrite(
+        &self,
+        now: u64,
+        horizon: u64,
+        mut replace: impl FnMut(Entry) -> Option<Entry>,
+    ) {
+        // First of all: a spilled debt that grows must not outlive what its own set knows of it.
         for set in &self.sets {
-            for slot in hold(set).iter_mut().filter(|slot| slot.tat != 0) {
-                *slot = match replace(slot.entry()) {
-                    Some(entry) => Slot::new(slot.meta >> 16 << 16, entry),
-                    None => Slot::default(),
-                };
+            let mut slots = hold(&set.0);
+            if slots.spilled_until > now {
+                slots.spilled_until = slots.spilled_until.max(horizon);
+            }
+        }
+        for set in &self.sets {
+            let mut slots = hold(&set.0);
+            for way in 0..WAYS {
+                if slots.tats[way] > now {
+                    let entry = replace(slots.entry(way));
+                    slots.write(way, entry.unwrap_or(Entry::NONE));
+                }
             }
         }
     }
@@ -104,7 +133,7 @@ impl Table {
         let (mut looked_at, mut live) = (0, 0);
         for set in self.sets.iter().step_by(step) {
             looked_at += WAYS;
-            live += hold(set).iter().filter(|slot| slot.tat > now).count();
+            live += hold(&set.0).tats.iter().filter(|tat| **tat > now).count();
         }
         (live as u128 * self.capacity() as u128 / looked_at.max(1) as u128) as usize
     }
@@ -113,89 +142,218 @@ impl Table {
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.0.load(Ordering::Relaxed)
     }
-}
 
-/// One set, held: what is read stays true until this is dropped.
-pub(crate) struct Locked<'a> {
-    set: MutexGuard<'a, Set>,
-    print: u64,
-    way: Option<usize>,
-    evicted: &'a AtomicU64,
-}
-
-impl Locked<'_> {
-    pub(crate) fn get(&self) -> Option<Entry> {
-        self.way.map(|way| self.set[way].entry())
+    // The upper bits of the hash choose the set, the lower 32 are kept.
+    fn index(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.sets.len() as u128) >> 64) as usize
     }
 
-    /// Writes the key's entry. Where the set is full of entries in debt, the least indebted goes.
+    /// Locks the second set too. Sets are waited for in ascending order only.
+    #[inline(never)]
+    fn lock_second<'a>(&'a self, locked: Locked<'a>, own: usize, hash: u64) -> Locked<'a> {
+        // Any odd constant will do that lets the lower bits reach the upper ones: 2⁶⁴ ÷ φ.
+        let mut other = self.index(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        if other == own {
+            other = (own + 1) % self.sets.len();
+        }
+        let second = if own < other {
+            hold(&self.sets[other].0)
+        } else if let Some(second) = try_hold(&self.sets[other].0) {
+            second
+        } else {
+            drop(locked.home);
+            let second = hold(&self.sets[other].0);
+            let home = hold(&self.sets[own].0);
+            return Locked::new(self, locked.print, home).with_second(second);
+        };
+        locked.with_second(second)
+    }
+}
+
+/// What holds a key's entry, held: what is read stays true until this is dropped.
+pub(crate) struct Locked<'a> {
+    table: &'a Table,
+    print: u32,
+    home: MutexGuard<'a, Slots>,
+    second: Option<MutexGuard<'a, Slots>>,
+    found: Option<Place>,
+    /// Where the key's own set has room first; known where the key is not found in it.
+    room: Room,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Home(usize),
+    Second(usize),
+}
+
+/// The slot of a set that owes least.
+#[derive(Clone, Copy)]
+struct Room {
+    way: usize,
+    tat: u64,
+}
+
+impl<'a> Locked<'a> {
+    fn new(table: &'a Table, print: u32, home: MutexGuard<'a, Slots>) -> Self {
+        let found = home.find(print).map(Place::Home);
+        let room = match found {
+            Some(_) => Room { way: 0, tat: 0 },
+            None => home.room(),
+        };
+        Self {
+            table,
+            print,
+            home,
+            second: None,
+            found,
+            room,
+        }
+    }
+
+    fn with_second(mut self, second: MutexGuard<'a, Slots>) -> Self {
+        if self.found.is_none() {
+            self.found = second.find(self.print).map(Place::Second);
+        }
+        self.second = Some(second);
+        self
+    }
+
+    pub(crate) fn get(&self) -> Option<Entry> {
+        match (self.found?, &self.second) {
+            (Place::Home(way), _) => Some(self.home.entry(way)),
+            (Place::Second(way), Some(second)) => Some(second.entry(way)),
+            (Place::Second(_), None) => None,
+        }
+    }
+
+    /// Writes the key's entry. Where there is no room, the least indebted goes.
     pub(crate) fn put(&mut self, entry: Entry, now: u64) {
-        let way = self.way.unwrap_or_else(|| {
-            let (way, victim) = least_indebted(&self.set);
-            if victim.tat > now {
-                self.evicted.fetch_add(1, Ordering::Relaxed);
+        let place = match self.found {
+            Some(Place::Home(way)) => Place::Home(way),
+            _ => self.make_room(now),
+        };
+        match (place, &mut self.second) {
+            (Place::Second(way), Some(second)) => {
+                second.prints[way] = self.print;
+                second.write(way, entry);
+                self.home.spilled_until = self.home.spilled_until.max(entry.tat);
             }
-            way
-        });
-        self.way = Some(way);
-        self.set[way] = Slot::new(self.print, entry);
+            (Place::Home(way) | Place::Second(way), _) => {
+                self.home.prints[way] = self.print;
+                self.home.write(way, entry);
+            }
+        }
+        self.found = Some(place);
     }
 
     pub(crate) fn clear(&mut self) {
-        if let Some(way) = self.way.take() {
-            self.set[way] = Slot::default();
+        match (self.found, &mut self.second) {
+            (Some(Place::Home(way)), _) => self.home.write(way, Entry::NONE),
+            (Some(Place::Second(way)), Some(second)) => second.write(way, Entry::NONE),
+            _ => {}
+        }
+    }
+
+    /// Where to write a key that is not in its own set.
+    fn make_room(&mut self, now: u64) -> Place {
+        let home = Place::Home(self.room.way);
+        if self.room.tat <= now {
+            // Back to where it belongs, if it was elsewhere.
+            self.clear();
+            return home;
+        }
+        let second = self.second.as_ref().map(|second| second.room());
+        match (self.found, second) {
+            (Some(found), _) => found,
+            (None, Some(second)) if second.tat < self.room.tat => {
+                self.evict(second, now);
+                Place::Second(second.way)
+            }
+            (None, _) => {
+                self.evict(self.room, now);
+                home
+            }
+        }
+    }
+
+    fn evict(&self, room: Room, now: u64) {
+        if room.tat > now {
+            self.table.evicted.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-fn least_indebted(set: &Set) -> (usize, Slot) {
-    let mut least = (0, set[0]);
-    for (way, slot) in set.iter().enumerate() {
-        if slot.tat < least.1.tat {
-            least = (way, *slot);
+impl Slots {
+    // A slot that was given up keeps its print: a key is then found where it was, owing nothing.
+    fn find(&self, print: u32) -> Option<usize> {
+        let mut same = 0u32;
+        for (way, it) in self.prints.iter().enumerate() {
+            same |= u32::from(*it == print) << way;
         }
-    }
-    least
-}
-
-/// A panic elsewhere while a set is held cannot leave it half written: a slot is written at once.
-fn hold(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
-    set.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Slot {
-    fn new(print: u64, entry: Entry) -> Self {
-        let tag = u64::from(entry.tag) & (MAX_TAGS as u64 - 1);
-        Self {
-            meta: print | tag << 1 | u64::from(entry.turn),
-            tat: entry.tat,
-        }
+        (same != 0).then(|| same.trailing_zeros() as usize % WAYS)
     }
 
-    fn entry(self) -> Entry {
+    fn room(&self) -> Room {
+        let mut room = Room {
+            way: 0,
+            tat: self.tats[0],
+        };
+        for (way, &tat) in self.tats.iter().enumerate() {
+            if tat < room.tat {
+                room = Room { way, tat };
+            }
+        }
+        room
+    }
+
+    fn entry(&self, way: usize) -> Entry {
         Entry {
-            tat: self.tat,
-            tag: (self.meta >> 1) as u16 & (MAX_TAGS as u16 - 1),
-            turn: self.meta & 1 == 1,
+            tat: self.tats[way],
+            tag: self.marks[way] >> 1,
+            turn: self.marks[way] & 1 == 1,
         }
+    }
+
+    fn write(&mut self, way: usize, entry: Entry) {
+        self.tats[way] = entry.tat;
+        self.marks[way] = entry.tag << 1 | u16::from(entry.turn);
     }
 }
 
-#[cfg(test)]
+impl Entry {
+    const NONE: Self = Self {
+        tat: 0,
+        tag: 0,
+        turn: false,
+    };
+}
+
+#[cfg(all(test, not(spark_loom)))]
 mod tests {
     use super::*;
 
     fn entry(tat: u64) -> Entry {
-        Entry {
-            tat,
-            tag: 0,
-            turn: false,
-        }
+        Entry { tat, ..Entry::NONE }
+    }
+
+    /// A key of set `set` of a table of `sets` (a power of two), whose second set is as good as random.
+    fn key(sets: u64, set: u64, n: u64) -> Key {
+        Key::from_bits(((1 << 64) / u128::from(sets) * u128::from(set)) as u64 | (n + 1))
+    }
+
+    fn put(table: &Table, key: Key, tat: u64, now: u64) {
+        table.lock(key, now).put(entry(tat), now);
+    }
+
+    fn tat(table: &Table, key: Key, now: u64) -> Option<u64> {
+        let live = table.lock(key, now).get().filter(|entry| entry.tat > now);
+        live.map(|entry| entry.tat)
     }
 
     #[test]
-    fn seventeen_bytes_a_slot() {
-        assert_eq!(size_of::<Mutex<Set>>(), 17 * WAYS);
+    fn sixteen_bytes_a_slot_lock_included() {
+        assert_eq!(size_of::<Set>(), 16 * WAYS);
     }
 
     #[test]
@@ -205,33 +363,81 @@ mod tests {
         for tag in [0, 1, 1_000, MAX_TAGS as u16 - 1] {
             for turn in [false, true] {
                 let entry = Entry { tat: 5, tag, turn };
-                table.lock(key).put(entry, 0);
-                assert_eq!(table.lock(key).get(), Some(entry));
+                table.lock(key, 0).put(entry, 0);
+                assert_eq!(table.lock(key, 0).get(), Some(entry));
             }
         }
-        table.lock(key).clear();
-        assert_eq!(table.lock(key).get(), None);
-        assert_eq!(table.lock(Key::of("b")).get(), None);
+        table.lock(key, 0).clear();
+        assert_eq!(tat(&table, key, 0), None);
+        assert_eq!(tat(&table, Key::of("b"), 0), None);
     }
 
     #[test]
     fn the_least_indebted_goes_and_is_counted_only_while_in_debt() {
         let table = Table::new(0, WAYS);
-        let keys: Vec<Key> = (0..=WAYS as u64).map(|n| Key::of(&n)).collect();
-        for (n, key) in keys[..WAYS].iter().enumerate() {
-            table.lock(*key).put(entry(100 + n as u64), 0);
+        let key = |n| key(1, 0, n);
+        for n in 0..8 {
+            put(&table, key(n), 100 + n, 0);
         }
         assert_eq!((table.evicted(), table.occupied(0)), (0, 8));
 
-        table.lock(keys[WAYS]).put(entry(50), 0);
-        assert_eq!(table.lock(keys[0]).get(), None, "it had the least debt");
-        assert_eq!(table.lock(keys[1]).get(), Some(entry(101)));
+        put(&table, key(8), 50, 0);
+        assert_eq!(tat(&table, key(0), 0), None, "it had the least debt");
+        assert_eq!(tat(&table, key(1), 0), Some(101));
         assert_eq!(table.evicted(), 1);
 
-        table.lock(keys[0]).put(entry(500), 60);
-        assert_eq!(table.lock(keys[WAYS]).get(), None, "its debt was paid");
+        put(&table, key(0), 500, 60);
+        assert_eq!(tat(&table, key(8), 0), None, "its debt was paid");
         assert_eq!(table.evicted(), 1);
         assert_eq!(table.occupied(104), 4);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_its_set_is_found_in_the_second_and_comes_home() {
+        let table = Table::new(0, 16);
+        let key = |n| key(2, 1, n);
+        for n in 0..8 {
+            put(&table, key(n), 100, 0);
+        }
+        put(&table, key(8), 300, 0);
+        assert_eq!((table.evicted(), table.occupied(0)), (0, 9));
+        assert_eq!(tat(&table, key(8), 0), Some(300));
+        for n in 0..8 {
+            assert_eq!(tat(&table, key(n), 0), Some(100));
+        }
+        // It grows where it is, and is found as long as it owes.
+        put(&table, key(8), 400, 0);
+        assert_eq!(tat(&table, key(8), 399), Some(400));
+        assert_eq!(hold(&table.sets[1].0).find(9), None);
+
+        // There is room at home: there is one entry of it, not two.
+        put(&table, key(8), 500, 200);
+        assert!(hold(&table.sets[1].0).find(9).is_some());
+        assert_eq!(table.occupied(200), 1);
+        assert_eq!(tat(&table, key(8), 450), Some(500));
+    }
+
+    #[test]
+    fn sixteen_in_both_sets_are_told_apart_and_the_seventeenth_costs_the_least_indebted() {
+        let table = Table::new(0, 16);
+        for n in 0..16 {
+            put(&table, key(2, n % 2, n), 100 + n, 0);
+        }
+        assert_eq!((table.evicted(), table.occupied(0)), (0, 16));
+        put(&table, key(2, 1, 16), 99, 0);
+        assert_eq!(table.evicted(), 1);
+        assert_eq!(tat(&table, key(2, 0, 0), 0), None);
+        assert_eq!(tat(&table, key(2, 1, 16), 0), Some(99));
+    }
+
+    #[test]
+    fn at_half_load_next_to_nothing_is_forgotten() {
+        let table = Table::new(0, 1 << 16);
+        for n in 0..1 << 15 {
+            put(&table, Key::of(&n), 100, 0);
+        }
+        // The mean is some 30 of 32,768; with one set for each key it would be 700.
+        assert!(table.evicted() < 150, "{}", table.evicted());
     }
 
     #[test]
@@ -239,9 +445,8 @@ mod tests {
         for slots in [1, 8, 9, 1_000] {
             let table = Table::new(0, slots);
             for bits in [0, 1, u64::MAX, u64::MAX << 48, u64::MAX >> 16] {
-                let key = Key::from_bits(bits);
-                table.lock(key).put(entry(bits | 1), 0);
-                assert_eq!(table.lock(key).get(), Some(entry(bits | 1)), "{bits:x}");
+                put(&table, Key::from_bits(bits), bits | 1, 0);
+                assert_eq!(tat(&table, Key::from_bits(bits), 0), Some(bits | 1));
             }
         }
     }
@@ -253,30 +458,31 @@ mod tests {
         let crash = std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    let mut locked = table.lock(key);
+                    let mut locked = table.lock(key, 0);
                     locked.put(entry(9), 0);
                     panic!("as a user's code might, with the lock held");
                 })
                 .join()
         });
         assert!(crash.is_err());
-        assert_eq!(table.lock(key).get(), Some(entry(9)));
+        assert_eq!(tat(&table, key, 0), Some(9));
     }
 
     #[test]
-    fn rewriting_reaches_every_entry_once() {
-        let table = Table::new(0, 64);
-        // Spread evenly over the eight sets: a random hash now and then fills one of them.
-        let key = |n: u64| Key::from_bits((n % 8) << 61 | n);
-        for n in 0..20u64 {
-            table.lock(key(n)).put(entry(n + 1), 0);
+    fn rewriting_reaches_every_entry_once_and_spilled_ones_stay_known() {
+        let table = Table::new(0, 16);
+        for n in 0..12 {
+            put(&table, key(2, 1, n), 2 * n + 2, 0);
         }
         let mut seen = 0;
-        table.rewrite(|old| {
+        table.rewrite(0, 1_000, |old| {
             seen += 1;
-            (old.tat % 2 == 0).then_some(Entry { tag: 3, ..old })
+            (old.tat % 4 == 0).then_some(Entry { tat: 1_000, tag: 3, ..old })
         });
-        assert_eq!((seen, table.occupied(0)), (20, 10));
-        assert_eq!(table.lock(key(1)).get().map(|e| e.tag), Some(3));
+        assert_eq!((seen, table.occupied(0)), (12, 6));
+        for n in (1..12).step_by(2) {
+            let entry = table.lock(key(2, 1, n), 999).get();
+            assert_eq!(entry.map(|it| (it.tat, it.tag)), Some((1_000, 3)), "{n}");
+        }
     }
 }

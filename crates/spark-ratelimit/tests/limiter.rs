@@ -317,6 +317,7 @@ fn tiers_have_their_own_quota_and_unknown_ones_everybodys() {
         limiter
             .peek(&Key::shared(), tier, 1)
             .rate_limit_policy_field()
+            .unwrap()
     };
     assert_eq!(field(None), r#""a";q=10;w=1, "b";q=20;w=1"#);
     assert_eq!(field(Some("pro")), r#""a";q=100;w=1, "b";q=20;w=1"#);
