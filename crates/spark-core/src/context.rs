@@ -1,8 +1,10 @@
 //! What travels with a request.
 
+use std::sync::Arc;
+
 use http::Extensions;
 
-use crate::{ClientIp, Clock, Instant, Principal, Shape, Usage};
+use crate::{Budget, ClientIp, Clock, Instant, Principal, Shape, Usage};
 
 /// What the layers know of a request: **one** request extension, put in at the edge by
 /// [`ContextLayer`](crate::ContextLayer) and completed on the way inwards.
@@ -18,6 +20,9 @@ use crate::{ClientIp, Clock, Instant, Principal, Shape, Usage};
 /// assert_eq!(context.principal(), Some(&Principal::Anonymous));
 /// assert!(context.client_ip().is_none(), "nobody told the address");
 /// ```
+///
+/// A clone is of the same request: it shares the usage and the budget, and takes the
+/// [marks](Self::first_time) along as they are then.
 #[derive(Clone, Debug)]
 pub struct Context {
     received: Instant,
@@ -26,7 +31,13 @@ pub struct Context {
     background: bool,
     shape: Option<Shape>,
     usage: Usage,
+    budget: Option<Arc<dyn Budget>>,
+    marks: [u64; MARKS],
+    marked: usize,
 }
+
+/// How many layers may mark a request.
+const MARKS: usize = 4;
 
 impl Context {
     /// A context of a request that came in at `received`, with nothing else known.
@@ -44,6 +55,9 @@ impl Context {
             background: false,
             shape: None,
             usage: Usage::default(),
+            budget: None,
+            marks: [0; MARKS],
+            marked: 0,
         }
     }
 
@@ -137,6 +151,24 @@ impl Context {
         &self.usage
     }
 
+    /// What the request may use beyond being one request; `None` when no layer limits that.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_core::{Context, Problem};
+    /// fn before_the_call(context: &Context, tokens: u64) -> Result<(), Problem> {
+    ///     match context.budget() {
+    ///         Some(budget) => budget.reserve(tokens),
+    ///         None => Ok(()),
+    ///     }
+    /// }
+    /// # use spark_core::Instant;
+    /// assert!(before_the_call(&Context::new(Instant::default()), 1_000).is_ok());
+    /// ```
+    pub fn budget(&self) -> Option<&Arc<dyn Budget>> {
+        self.budget.as_ref()
+    }
+
     /// How a refusal is written for this request, when the edge chose it;
     /// see [`Shape::of`](crate::Shape::of).
     ///
@@ -173,6 +205,56 @@ impl Context {
     /// ```
     pub fn set_background(&mut self, background: bool) {
         self.background = background;
+    }
+
+    /// Sets the budget: that of the innermost layer is the one that the handler finds.
+    ///
+    /// # Example
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use spark_core::{Budget, Context, Instant, Problem};
+    /// #[derive(Debug)]
+    /// struct Unlimited;
+    ///
+    /// impl Budget for Unlimited {
+    ///     fn reserve(&self, _units: u64) -> Result<(), Problem> {
+    ///         Ok(())
+    ///     }
+    ///     fn observe(&self, _units: u64) {}
+    ///     fn settle(&self, _units: u64) {}
+    /// }
+    ///
+    /// let mut context = Context::new(Instant::default());
+    /// context.set_budget(Arc::new(Unlimited));
+    /// assert!(context.budget().is_some());
+    /// ```
+    pub fn set_budget(&mut self, budget: Arc<dyn Budget>) {
+        self.budget = Some(budget);
+    }
+
+    /// Marks the request: `true` when this mark was not on it yet. It is for layers that must not
+    /// act twice on a request to which they are applied twice, such as a limiter.
+    ///
+    /// There is room for four marks, in place. When it is used up, the answer is `true` and
+    /// nothing is remembered: better to act twice than not at all.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_core::{Context, Instant};
+    /// const CHARGED: u64 = 0x5eed;
+    /// let mut context = Context::new(Instant::default());
+    /// assert!(context.first_time(CHARGED));
+    /// assert!(!context.first_time(CHARGED), "charged already");
+    /// ```
+    pub fn first_time(&mut self, mark: u64) -> bool {
+        if self.marks[..self.marked].contains(&mark) {
+            return false;
+        }
+        if let Some(free) = self.marks.get_mut(self.marked) {
+            *free = mark;
+            self.marked += 1;
+        }
+        true
     }
 
     /// The same context with the caller's address.
@@ -229,5 +311,32 @@ impl Context {
     pub fn with_background(mut self, background: bool) -> Self {
         self.background = background;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_new_once_while_there_is_room() {
+        let mut context = Context::new(Instant::default());
+        for mark in [0, 1, u64::MAX, 7] {
+            assert!(context.first_time(mark), "{mark}");
+            assert!(!context.first_time(mark), "{mark}");
+        }
+        assert!(context.first_time(8));
+        assert!(context.first_time(8), "forgotten: there is no room");
+        assert!(!context.first_time(0), "the others stand");
+    }
+
+    #[test]
+    fn a_clone_takes_the_marks_along_as_they_are() {
+        let mut context = Context::new(Instant::default());
+        assert!(context.first_time(1));
+        let mut clone = context.clone();
+        assert!(!clone.first_time(1));
+        assert!(clone.first_time(2));
+        assert!(context.first_time(2), "the clone's marks are its own");
     }
 }

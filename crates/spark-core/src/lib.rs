@@ -1,6 +1,7 @@
 #![doc = include_str!("docs/manual.md")]
 #![forbid(unsafe_code)]
 
+mod budget;
 mod client_ip;
 mod clock;
 mod collect;
@@ -8,6 +9,7 @@ mod context;
 mod context_layer;
 #[cfg(feature = "axum")]
 mod extract;
+mod json;
 pub mod metrics;
 mod miswired;
 mod name;
@@ -21,6 +23,7 @@ pub mod testing;
 mod usage;
 mod watched;
 
+pub use budget::Budget;
 pub use client_ip::{ClientIp, ForwardedHeader, PeerAddr, Resolved, TrustedProxies, peer_addr};
 pub use clock::{Clock, Instant};
 pub use collect::{Collect, CollectError, collect};

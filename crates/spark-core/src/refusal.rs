@@ -1,6 +1,7 @@
 //! A refusal: who said no, why, and what goes over the wire.
 
 use std::borrow::Cow;
+use std::mem;
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTER};
@@ -65,9 +66,18 @@ struct Inner {
     title: Option<Cow<'static, str>>,
     detail: Option<Cow<'static, str>>,
     param: Option<Cow<'static, str>>,
-    members: Vec<(&'static str, Value)>,
+    members: Members,
     headers: HeaderMap,
 }
+
+/// Extension members, no name twice. Most problems have at most one: it costs no allocation.
+#[derive(Clone, Debug, Default)]
+struct Members {
+    first: Option<Member>,
+    more: Vec<Member>,
+}
+
+type Member = (&'static str, Value);
 
 impl Problem {
     /// A refusal by the layer `by`, with a machine-readable `code`.
@@ -90,7 +100,7 @@ impl Problem {
             title: None,
             detail: None,
             param: None,
-            members: Vec::new(),
+            members: Members::default(),
             headers: HeaderMap::new(),
         }))
     }
@@ -183,7 +193,8 @@ impl Problem {
         self
     }
 
-    /// An extension member of the problem details. The members of RFC 9457 itself stay as they are.
+    /// An extension member of the problem details. The members of RFC 9457 itself, `code` and
+    /// `param` stay as they are, and of two members of one name the last one stands.
     ///
     /// # Example
     /// ```
@@ -193,7 +204,7 @@ impl Problem {
     /// ```
     #[must_use]
     pub fn member(mut self, name: &'static str, value: Value) -> Self {
-        self.0.members.push((name, value));
+        self.0.members.set(name, value);
         self
     }
 
@@ -256,33 +267,6 @@ impl Problem {
         self.0.param.as_deref()
     }
 
-    /// The problem details object of RFC 9457, with `code`, `param` and the extension members.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_core::Problem;
-    /// let details = Problem::new(http::StatusCode::FORBIDDEN, "auth", "x").details();
-    /// assert_eq!(details["status"], 403);
-    /// ```
-    pub fn details(&self) -> Value {
-        let mut details = serde_json::Map::new();
-        for (name, value) in &self.0.members {
-            details.insert((*name).to_owned(), value.clone());
-        }
-        let mut own = |name: &str, value: Value| details.insert(name.to_owned(), value);
-        own("type", self.0.type_uri.as_ref().into());
-        own("title", self.title_or_phrase().into());
-        own("status", self.0.status.as_u16().into());
-        own("code", self.0.refusal.code.into());
-        if let Some(detail) = &self.0.detail {
-            own("detail", detail.as_ref().into());
-        }
-        if let Some(param) = &self.0.param {
-            own("param", param.as_ref().into());
-        }
-        Value::Object(details)
-    }
-
     /// The response in this shape, with `Retry-After`, `Cache-Control: no-store`, the headers that
     /// were added, and the [`Refusal`] in its extensions.
     ///
@@ -293,25 +277,56 @@ impl Problem {
     /// let response = problem.into_response::<String>(Shape::OPENAI);
     /// assert_eq!(response.status(), 429);
     /// ```
-    pub fn into_response<B>(self, shape: Shape) -> Response<ResponseBody<B>> {
-        let (mut parts, body) = shape.write(&self).into_parts();
-        parts.headers.extend(self.0.headers);
-        parts
-            .headers
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(after) = self.0.refusal.retry_after {
-            parts
-                .headers
-                .insert(RETRY_AFTER, whole_seconds(after).into());
+    pub fn into_response<B>(mut self, shape: Shape) -> Response<ResponseBody<B>> {
+        let refusal = self.0.refusal;
+        // The headers that were added become those of the response, and take the others in.
+        let headers = mem::take(&mut self.0.headers);
+        let mut response = shape.answer(&self, headers);
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(after) = refusal.retry_after {
+            headers.insert(RETRY_AFTER, decimal(whole_seconds(after)));
         }
-        parts.extensions.insert(self.0.refusal);
-        Response::from_parts(parts, ResponseBody::whole(body))
+        response.extensions_mut().insert(refusal);
+        response.map(ResponseBody::whole)
     }
 
-    fn title_or_phrase(&self) -> &str {
+    pub(crate) fn type_name(&self) -> &str {
+        &self.0.type_uri
+    }
+
+    pub(crate) fn title_or_phrase(&self) -> &str {
         match &self.0.title {
             Some(title) => title,
             None => self.0.status.canonical_reason().unwrap_or("Error"),
+        }
+    }
+
+    pub(crate) fn detail_text(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    /// The extension members, without those that have a standard member's name.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        let Members { first, more } = &self.0.members;
+        first.iter().chain(more).filter(|(name, _)| match *name {
+            "type" | "title" | "status" | "code" => false,
+            "detail" => self.0.detail.is_none(),
+            "param" => self.0.param.is_none(),
+            _ => true,
+        })
+    }
+}
+
+impl Members {
+    fn set(&mut self, name: &'static str, value: Value) {
+        let mut all = self.first.iter_mut().chain(&mut self.more);
+        if let Some(member) = all.find(|member| member.0 == name) {
+            member.1 = value;
+        } else if self.first.is_none() {
+            self.first = Some((name, value));
+        } else {
+            self.more.push((name, value));
         }
     }
 }
@@ -328,6 +343,19 @@ impl Problem {
 pub fn whole_seconds(after: Duration) -> u64 {
     let up = u64::from(after.subsec_nanos() > 0);
     after.as_secs().saturating_add(up).max(1)
+}
+
+/// A number as a header: below 100, as most waits are, without an allocation.
+fn decimal(number: u64) -> HeaderValue {
+    const BELOW_100: &str = "\
+        0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
+        5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+    let digits = match usize::try_from(number) {
+        Ok(number) if number < 10 => 2 * number + 1..2 * number + 2,
+        Ok(number) if number < 100 => 2 * number..2 * number + 2,
+        _ => return HeaderValue::from(number),
+    };
+    HeaderValue::from_static(&BELOW_100[digits])
 }
 
 #[cfg(feature = "axum")]
@@ -354,14 +382,85 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_of_any_length_is_written_in_digits() {
+        for number in (0..1_100).chain([u64::MAX]) {
+            assert_eq!(decimal(number), number.to_string().as_str());
+        }
+    }
+
+    fn written(problem: &Problem) -> String {
+        let response = Shape::PROBLEM.write(problem);
+        String::from_utf8(response.body().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_members_have_their_order() {
+        let problem = problem()
+            .member("limit", 5.into())
+            .param("a\"b")
+            .member("\n", vec!["x"].into())
+            .detail("No.")
+            .type_uri("urn:x")
+            .title("Quota");
+        assert_eq!(
+            written(&problem),
+            r#"{"type":"urn:x","title":"Quota","status":429,"detail":"No.","code":"rate_limited","#
+                .to_owned()
+                + r#""param":"a\"b","limit":5,"\n":["x"]}"#
+        );
+    }
+
+    #[test]
     fn extension_members_never_replace_the_standard_ones() {
-        let details = problem()
-            .member("status", 200.into())
-            .member("a", 1.into())
-            .details();
-        assert_eq!(details["status"], 429);
-        assert_eq!(details["a"], 1);
-        assert_eq!(details["title"], "Too Many Requests");
+        let names = ["type", "title", "status", "detail", "code", "param", "a"];
+        let problem = names
+            .into_iter()
+            .fold(problem(), |problem, name| problem.member(name, 1.into()))
+            .detail("No.")
+            .param("p");
+        assert_eq!(
+            written(&problem),
+            r#"{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"No.","#
+                .to_owned()
+                + r#""code":"rate_limited","param":"p","a":1}"#
+        );
+    }
+
+    #[test]
+    fn of_members_with_one_name_the_last_stands() {
+        let problem = ["a", "b", "a", "c", "b"]
+            .into_iter()
+            .zip(1..)
+            .fold(problem(), |problem, (name, value)| {
+                problem.member(name, value.into())
+            });
+        let body = written(&problem);
+        assert!(body.ends_with(r#","a":3,"b":5,"c":4}"#), "{body}");
+    }
+
+    #[test]
+    fn headers_that_were_added_stand_but_for_those_of_every_refusal() {
+        use http::header::{CONTENT_TYPE, VARY};
+        let custom = Shape::custom(|_| {
+            let mut response = Response::default();
+            for name in [CONTENT_TYPE, VARY] {
+                let value = HeaderValue::from_static("the shape's");
+                response.headers_mut().append(name, value);
+            }
+            response
+        });
+        for shape in [Shape::PROBLEM, Shape::OPENAI, Shape::GRPC, custom] {
+            let mut problem = problem().retry_after(Duration::from_secs(7));
+            for name in [CONTENT_TYPE, CACHE_CONTROL, RETRY_AFTER] {
+                problem = problem.header(name, HeaderValue::from_static("added"));
+            }
+            let response = problem.into_response::<String>(shape);
+            assert_eq!(response.headers()[CONTENT_TYPE], "added");
+            assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+            assert_eq!(response.headers()[RETRY_AFTER], "7");
+            let unique = response.headers().keys_len();
+            assert_eq!(response.headers().len(), unique, "no header twice");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Extensions, HeaderMap, Response, StatusCode};
-use serde_json::json;
 
+use crate::json::Json;
 use crate::{Context, Problem};
 
 /// The shape of a refusal: one function from a [`Problem`] to a response.
@@ -30,18 +30,26 @@ use crate::{Context, Problem};
 /// assert_eq!(terse.write(&problem).body(), "insufficient_scope");
 /// ```
 #[derive(Clone, Copy)]
-pub struct Shape(fn(&Problem) -> Response<Bytes>);
+pub struct Shape(Kind);
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Problem,
+    OpenAi,
+    Grpc,
+    Custom(fn(&Problem) -> Response<Bytes>),
+}
 
 impl Shape {
     /// `application/problem+json` of [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457).
-    pub const PROBLEM: Self = Self(problem_json);
+    pub const PROBLEM: Self = Self(Kind::Problem);
 
     /// The error object of OpenAI's API: `{"error":{"message","type","code","param"}}`.
-    pub const OPENAI: Self = Self(openai);
+    pub const OPENAI: Self = Self(Kind::OpenAi);
 
     /// Trailers-only gRPC: HTTP 200 with `grpc-status` and `grpc-message` among the headers, as in
     /// [gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
-    pub const GRPC: Self = Self(grpc);
+    pub const GRPC: Self = Self(Kind::Grpc);
 
     /// A shape of your own.
     ///
@@ -55,7 +63,7 @@ impl Shape {
     /// });
     /// ```
     pub const fn custom(write: fn(&Problem) -> Response<Bytes>) -> Self {
-        Self(write)
+        Self(Kind::Custom(write))
     }
 
     /// The shape for a request: the one that its [`Context`] carries; else [`Shape::GRPC`] when it
@@ -87,8 +95,39 @@ impl Shape {
     /// assert_eq!(Shape::GRPC.write(&problem).headers()["grpc-status"], "7");
     /// ```
     pub fn write(self, problem: &Problem) -> Response<Bytes> {
-        (self.0)(problem)
+        self.answer(problem, HeaderMap::new())
     }
+
+    /// Writes the problem with these headers, which stand where the shape would write the same.
+    pub(crate) fn answer(self, problem: &Problem, mut headers: HeaderMap) -> Response<Bytes> {
+        let (status, content_type, body) = match self.0 {
+            Kind::Problem => {
+                let body = problem_json(problem);
+                (problem.status(), "application/problem+json", body)
+            }
+            Kind::OpenAi => (problem.status(), "application/json", openai(problem)),
+            Kind::Grpc => {
+                grpc(problem, &mut headers);
+                (StatusCode::OK, "application/grpc", Bytes::new())
+            }
+            Kind::Custom(write) => {
+                let mut response = write(problem);
+                response.headers_mut().extend(headers);
+                return response;
+            }
+        };
+        default(&mut headers, CONTENT_TYPE, || {
+            HeaderValue::from_static(content_type)
+        });
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+fn default(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce() -> HeaderValue) {
+    headers.entry(name).or_insert_with(value);
 }
 
 impl fmt::Debug for Shape {
@@ -108,15 +147,27 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         && matches!(value.get(PREFIX.len()), None | Some(b'+' | b';' | b' '))
 }
 
-fn problem_json(problem: &Problem) -> Response<Bytes> {
-    json_response(
-        problem.status(),
-        "application/problem+json",
-        &problem.details(),
-    )
+/// The problem details object of RFC 9457, with `code`, `param` and the extension members.
+fn problem_json(problem: &Problem) -> Bytes {
+    let mut json = Json::new();
+    json.raw("{\"type\":").text(problem.type_name());
+    json.raw(",\"title\":").text(problem.title_or_phrase());
+    json.raw(",\"status\":").raw(problem.status().as_str());
+    if let Some(detail) = problem.detail_text() {
+        json.raw(",\"detail\":").text(detail);
+    }
+    json.raw(",\"code\":").text(problem.code());
+    if let Some(param) = problem.param_name() {
+        json.raw(",\"param\":").text(param);
+    }
+    for (name, value) in problem.members() {
+        json.raw(",").text(name).raw(":").value(value);
+    }
+    json.raw("}");
+    json.into_bytes()
 }
 
-fn openai(problem: &Problem) -> Response<Bytes> {
+fn openai(problem: &Problem) -> Bytes {
     let kind = match problem.status().as_u16() {
         401 => "authentication_error",
         403 => "permission_error",
@@ -125,53 +176,39 @@ fn openai(problem: &Problem) -> Response<Bytes> {
         400..500 => "invalid_request_error",
         _ => "server_error",
     };
-    let error = json!({ "error": {
-        "message": problem.message(),
-        "type": kind,
-        "code": problem.code(),
-        "param": problem.param_name(),
-    }});
-    json_response(problem.status(), "application/json", &error)
+    let mut json = Json::new();
+    json.raw("{\"error\":{\"message\":").text(problem.message());
+    json.raw(",\"type\":").text(kind);
+    json.raw(",\"code\":").text(problem.code());
+    json.raw(",\"param\":");
+    match problem.param_name() {
+        Some(param) => json.text(param),
+        None => json.raw("null"),
+    };
+    json.raw("}}");
+    json.into_bytes()
 }
 
-fn json_response(
-    status: StatusCode,
-    content_type: &'static str,
-    body: &serde_json::Value,
-) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body.to_string()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
-fn grpc(problem: &Problem) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(
-        HeaderName::from_static("grpc-status"),
-        grpc_status(problem.status()).into(),
-    );
-    if let Ok(message) = HeaderValue::from_str(&percent_encode(problem.message())) {
-        headers.insert(HeaderName::from_static("grpc-message"), message);
+fn grpc(problem: &Problem, headers: &mut HeaderMap) {
+    default(headers, HeaderName::from_static("grpc-status"), || {
+        HeaderValue::from_static(grpc_status(problem.status()))
+    });
+    if let Ok(message) = HeaderValue::try_from(percent_encode(problem.message())) {
+        default(headers, HeaderName::from_static("grpc-message"), || message);
     }
-    response
 }
 
 /// The codes of gRPC for what a layer refuses.
-fn grpc_status(status: StatusCode) -> u16 {
+fn grpc_status(status: StatusCode) -> &'static str {
     match status.as_u16() {
-        401 => 16,       // UNAUTHENTICATED
-        403 => 7,        // PERMISSION_DENIED
-        404 => 12,       // UNIMPLEMENTED
-        408 | 504 => 4,  // DEADLINE_EXCEEDED
-        413 | 429 => 8,  // RESOURCE_EXHAUSTED
-        400..500 => 3,   // INVALID_ARGUMENT
-        502 | 503 => 14, // UNAVAILABLE
-        _ => 13,         // INTERNAL
+        401 => "16",       // UNAUTHENTICATED
+        403 => "7",        // PERMISSION_DENIED
+        404 => "12",       // UNIMPLEMENTED
+        408 | 504 => "4",  // DEADLINE_EXCEEDED
+        413 | 429 => "8",  // RESOURCE_EXHAUSTED
+        400..500 => "3",   // INVALID_ARGUMENT
+        502 | 503 => "14", // UNAVAILABLE
+        _ => "13",         // INTERNAL
     }
 }
 
@@ -193,6 +230,8 @@ fn percent_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn problem(status: u16) -> Problem {
