@@ -55,7 +55,7 @@ impl Shared {
         let found = self.config.key.find(&head);
         self.report(found.missed);
         let limiter = &self.config.limiter;
-        let charge = (limiter.id(), found.subject.key);
+        let charge = (limiter.engine().id, found.subject.key);
         if Charged::holds(head.extensions, charge) {
             self.meter.repeated();
             self.repeated.report(
@@ -91,7 +91,7 @@ impl Shared {
     }
 
     #[cold]
-    fn refuse(&self, decision: &Decision) -> Problem {
+    fn refuse(&self, decision: &Decision<'_>) -> Problem {
         let violated: Vec<String> = decision.violated().map(str::to_owned).collect();
         tracing::debug!(scope = self.config.scope, policies = ?violated, "rate limited");
         let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "ratelimit", "rate_limited")
@@ -114,7 +114,7 @@ impl Shared {
 }
 
 impl Fields {
-    fn of(decision: &Decision) -> Self {
+    fn of(decision: &Decision<'_>) -> Self {
         Self {
             limit: decision.rate_limit_field().unwrap_or(HeaderValue::from_static("")),
             policy: decision.rate_limit_policy_field().unwrap_or(HeaderValue::from_static("")),
@@ -134,18 +134,18 @@ impl Fields {
 /// A request extension: to which limiters' keys this request has been charged already.
 #[derive(Clone, Copy, Default)]
 struct Charged {
-    charges: [Option<(usize, Key)>; 4],
+    charges: [Option<(u64, Key)>; 4],
 }
 
 impl Charged {
-    fn holds(extensions: &Extensions, charge: (usize, Key)) -> bool {
+    fn holds(extensions: &Extensions, charge: (u64, Key)) -> bool {
         let charged = extensions.get::<Self>();
         charged.is_some_and(|charged| charged.charges.contains(&Some(charge)))
     }
 
     /// A fifth limiter is not remembered: its second charge would go unseen, which errs on the
     /// side of charging.
-    fn add(extensions: &mut Extensions, charge: (usize, Key)) {
+    fn add(extensions: &mut Extensions, charge: (u64, Key)) {
         let charged = extensions.get_or_insert_default::<Self>();
         if let Some(free) = charged.charges.iter_mut().find(|slot| slot.is_none()) {
             *free = Some(charge);

@@ -2,20 +2,20 @@
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::Guard;
 use http::HeaderValue;
 
+use crate::engine::{Attempt, Engine};
 use crate::gcra::Gcra;
-use crate::plan::Plan;
+use crate::plan::{Active, Plan};
+use crate::request::Charges;
 use crate::{Unit, headers};
 
 /// Whether a request may pass, and how its caller stands.
 ///
-/// Made without allocating. It holds on to the configuration that it was made under, so let it go
-/// soon: do not keep it across an `.await`.
+/// Made without allocating.
 ///
 /// # Example
 /// ```
@@ -28,19 +28,13 @@ use crate::{Unit, headers};
 /// assert_eq!(decision.tightest().remaining, 1);
 /// # Ok::<(), spark_ratelimit::ConfigError>(())
 /// ```
-pub struct Decision {
-    pub(crate) plan: Guard<Arc<Plan>>,
-    /// The tier's tag.
-    pub(crate) tier: u16,
+pub struct Decision<'a> {
+    engine: &'a Engine,
+    attempt: Attempt,
     /// The `RateLimit-Policy` field, where a key has quotas of its own.
-    pub(crate) own_field: Option<HeaderValue>,
-    /// When it was made, on the limiter's clock.
-    #[cfg_attr(
-        not(feature = "metrics"),
-        expect(dead_code, reason = "only metrics look")
-    )]
-    pub(crate) now: u64,
-    pub(crate) tally: Tally,
+    own_field: Option<Box<HeaderValue>>,
+    /// Looked up when somebody asks by name.
+    plan: OnceLock<Arc<Plan>>,
 }
 
 /// What the policies say, gathered one by one.
@@ -154,7 +148,7 @@ pub struct PolicyState<'a> {
     pub full_in: Duration,
 }
 
-impl Decision {
+impl<'a> Decision<'a> {
     /// Whether the request may pass. If so, it has been charged to every policy; if not, to none.
     ///
     /// # Example
@@ -168,7 +162,7 @@ impl Decision {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn allowed(&self) -> bool {
-        self.tally.violated == 0
+        self.attempt.tally.violated == 0
     }
 
     /// How long a refused caller has to wait until the same request passes, if nobody else uses
@@ -188,8 +182,8 @@ impl Decision {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn retry_after(&self) -> Option<Duration> {
-        let waits = !self.allowed() && !self.tally.never;
-        waits.then(|| Duration::from_nanos(self.tally.wait))
+        let waits = !self.allowed() && !self.attempt.tally.never;
+        waits.then(|| Duration::from_nanos(self.attempt.tally.wait))
     }
 
     /// Whether the request asks for more than a burst, so that no waiting helps.
@@ -204,7 +198,7 @@ impl Decision {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn exceeds_capacity(&self) -> bool {
-        self.tally.never
+        self.attempt.tally.never
     }
 
     /// The policy that binds first: of a refusal, the one with the longest wait; otherwise the one
@@ -222,8 +216,7 @@ impl Decision {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn tightest(&self) -> PolicyState<'_> {
-        let standing = &self.tally.tightest;
-        let policy = &self.plan.policies[standing.policy];
+        let (policy, standing) = self.reported();
         let rule = policy.rule(standing.tag);
         PolicyState {
             name: policy.name.as_str(),
@@ -249,7 +242,7 @@ impl Decision {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn violated(&self) -> impl Iterator<Item = &str> {
-        self.named(self.tally.violated)
+        self.named(self.attempt.tally.violated)
     }
 
     /// The names of the shadow policies that would have refused.
@@ -270,11 +263,43 @@ impl Decision {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn shadow_violated(&self) -> impl Iterator<Item = &str> {
-        self.named(self.tally.shadowed)
+        self.named(self.attempt.tally.shadowed)
+    }
+
+    pub(crate) fn new(engine: &'a Engine, attempt: Attempt, charges: Charges<'_>) -> Self {
+        let mut decision = Self {
+            engine,
+            attempt,
+            own_field: None,
+            plan: OnceLock::new(),
+        };
+        if decision.attempt.has_keys {
+            decision.own_field = decision.plan().field_of(charges, decision.attempt.tier);
+        }
+        decision
+    }
+
+    /// When it was made, on the limiter's clock.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn now(&self) -> u64 {
+        self.attempt.now
+    }
+
+    fn plan(&self) -> &Plan {
+        self.plan.get_or_init(|| self.engine.plan_of(self.attempt.epoch))
+    }
+
+    /// The policy to report, and how the key stands with it.
+    fn reported(&self) -> (&Active, Standing) {
+        let standing = self.attempt.tally.tightest;
+        let policies = &self.plan().policies;
+        // Where two reconfigurations passed since, the plan may have fewer.
+        let policy = policies.get(standing.policy).unwrap_or(&policies[0]);
+        (policy, standing)
     }
 
     fn named(&self, bits: u32) -> impl Iterator<Item = &str> {
-        let named = self.plan.policies.iter().enumerate();
+        let named = self.plan().policies.iter().enumerate();
         named
             .filter(move |(at, _)| bits >> at & 1 == 1)
             .map(|(_, policy)| policy.name.as_str())
@@ -283,8 +308,8 @@ impl Decision {
     /// Whether the tightest policy has less than a fifth of its burst left.
     #[cfg(feature = "metrics")]
     pub(crate) fn is_near_limit(&self) -> bool {
-        let standing = &self.tally.tightest;
-        standing.rule(&self.plan).is_near_limit(standing.debt)
+        let (policy, standing) = self.reported();
+        policy.rule(standing.tag).is_near_limit(standing.debt)
     }
 
     /// The `RateLimit` field of draft-ietf-httpapi-ratelimit-headers: what may be used now, and in
@@ -301,15 +326,11 @@ impl Decision {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn rate_limit_field(&self) -> Option<HeaderValue> {
-        let standing = &self.tally.tightest;
-        self.tally.enforced.then(|| {
-            let start = &self.plan.policies[standing.policy].field_start;
-            let rule = standing.rule(&self.plan);
-            headers::limit_field(
-                start,
-                rule.remaining(standing.debt),
-                rule.next_in(standing.debt),
-            )
+        self.attempt.tally.enforced.then(|| {
+            let (policy, standing) = self.reported();
+            let rule = policy.rule(standing.tag);
+            let (remaining, next_in) = (rule.remaining(standing.debt), rule.next_in(standing.debt));
+            headers::limit_field(&policy.field_start, remaining, next_in)
         })
     }
 
@@ -329,13 +350,13 @@ impl Decision {
     /// ```
     pub fn rate_limit_policy_field(&self) -> Option<HeaderValue> {
         match &self.own_field {
-            Some(field) => Some(field.clone()),
-            None => self.plan.fields[usize::from(self.tier)].clone(),
+            Some(field) => Some((**field).clone()),
+            None => self.plan().field(self.attempt.tier),
         }
     }
 }
 
-impl fmt::Debug for Decision {
+impl fmt::Debug for Decision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decision")
             .field("allowed", &self.allowed())

@@ -59,7 +59,7 @@ impl<K: Hash> BoundedStateStore<K> {
             });
         }
         Ok(Self {
-            table: Table::new(0, slots),
+            table: Table::new(slots),
             key: PhantomData,
         })
     }

@@ -99,6 +99,7 @@ mod builder;
 mod charge;
 mod concurrency;
 mod decision;
+mod engine;
 mod error;
 mod future;
 mod gcra;

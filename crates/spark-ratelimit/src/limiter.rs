@@ -2,19 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use arc_swap::{ArcSwap, Guard};
-use http::HeaderValue;
 use spark_core::Clock;
 
-use crate::ledger::Ledger;
-use crate::permit::{Part, Permit};
+use crate::engine::Engine;
+use crate::permit::Permit;
 use crate::plan::{MAX_POLICIES, Plan};
-use crate::request::{Charges, Mode, Outcome, Request, Step};
-use crate::store::Entry;
-use crate::sync::{AtomicU64, Mutex, hold, yield_now};
-use crate::{Charge, ConfigError, Decision, Key, LimiterBuilder, Policy, TableStats, headers};
+use crate::request::{Charges, Mode};
+use crate::{Charge, ConfigError, Decision, Key, LimiterBuilder, Policy, TableStats};
 
 /// Decides who may, by one or more policies at once, in memory that never grows.
 ///
@@ -50,19 +45,7 @@ use crate::{Charge, ConfigError, Decision, Key, LimiterBuilder, Policy, TableSta
 /// ```
 #[derive(Clone)]
 pub struct Limiter {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    clock: Clock,
-    plan: ArcSwap<Plan>,
-    /// The epoch that may write to the tables: see [`Limiter::reconfigure`].
-    epoch: AtomicU64,
-    /// Held while reconfiguring; the id of the newest table.
-    newest_table: Mutex<u64>,
-    capacity: usize,
-    /// The permits that are out.
-    permits: Ledger,
+    engine: Arc<Engine>,
 }
 
 impl Limiter {
@@ -95,7 +78,7 @@ impl Limiter {
     /// assert!(limiter.check(&Key::of("bob"), Some("pro"), 5).allowed());
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn check(&self, key: &Key, tier: Option<&str>, cost: u64) -> Decision {
+    pub fn check(&self, key: &Key, tier: Option<&str>, cost: u64) -> Decision<'_> {
         self.decide(Charges::All(Charge::new(*key, cost)), tier, Mode::Charge)
     }
 
@@ -111,7 +94,7 @@ impl Limiter {
     /// assert!(limiter.peek(&Key::shared(), None, 1).allowed());
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn peek(&self, key: &Key, tier: Option<&str>, cost: u64) -> Decision {
+    pub fn peek(&self, key: &Key, tier: Option<&str>, cost: u64) -> Decision<'_> {
         self.decide(Charges::All(Charge::new(*key, cost)), tier, Mode::Peek)
     }
 
@@ -136,7 +119,7 @@ impl Limiter {
     /// assert!(decision.allowed());
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn check_each(&self, tier: Option<&str>, charge: impl FnMut(&str) -> Charge) -> Decision {
+    pub fn check_each(&self, tier: Option<&str>, charge: impl FnMut(&str) -> Charge) -> Decision<'_> {
         self.decide_each(tier, charge, Mode::Charge)
     }
 
@@ -152,7 +135,7 @@ impl Limiter {
     /// assert!(limiter.peek_each(None, |_| Charge::new(Key::shared(), 1)).allowed());
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn peek_each(&self, tier: Option<&str>, charge: impl FnMut(&str) -> Charge) -> Decision {
+    pub fn peek_each(&self, tier: Option<&str>, charge: impl FnMut(&str) -> Charge) -> Decision<'_> {
         self.decide_each(tier, charge, Mode::Peek)
     }
 
@@ -180,7 +163,7 @@ impl Limiter {
     /// assert!(limiter.acquire(&Key::of("acme"), None, 7_000).is_ok());
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn acquire(&self, key: &Key, tier: Option<&str>, estimate: u64) -> Result<Permit, Decision> {
+    pub fn acquire(&self, key: &Key, tier: Option<&str>, estimate: u64) -> Result<Permit, Decision<'_>> {
         let charge = Charge::estimate(*key, estimate);
         self.reserve(tier, |_| charge)
     }
@@ -212,7 +195,7 @@ impl Limiter {
         &self,
         tier: Option<&str>,
         charge: impl FnMut(&str) -> Charge,
-    ) -> Result<Permit, Decision> {
+    ) -> Result<Permit, Decision<'_>> {
         self.reserve(tier, charge)
     }
 
@@ -249,9 +232,9 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn reset(&self, key: &Key) {
-        let now = self.now();
-        for policy in &self.shared.plan.load().policies {
-            policy.table.lock(*key, now).clear();
+        let now = self.engine.now();
+        for policy in &self.engine.plan().policies {
+            self.engine.table(policy.slot).lock(*key, now).clear();
         }
     }
 
@@ -282,19 +265,7 @@ impl Limiter {
         reason = "the policies are replaced, not borrowed"
     )]
     pub fn reconfigure(&self, policies: Vec<Policy>) -> Result<(), ConfigError> {
-        let shared = &*self.shared;
-        let mut newest_table = hold(&shared.newest_table);
-        let before = shared.plan.load_full();
-        let plan = Plan::new(&policies, shared.capacity, Some(&before), &mut newest_table)?;
-        let plan = Arc::new(plan);
-
-        // Whoever holds a set and still sees the old epoch writes an old entry; the walk comes to
-        // that set later and brings it over. Whoever holds it after the walk sees the new epoch and
-        // begins again with the new plan. So entries are at most one configuration behind.
-        shared.plan.store(Arc::clone(&plan));
-        shared.epoch.store(plan.epoch, Ordering::Release);
-        plan.carry_over(self.now());
-        Ok(())
+        self.engine.reconfigure(&policies)
     }
 
     /// How full the tables are: for health pages and metrics. Looks at a sample, so it is cheap.
@@ -311,13 +282,16 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn stats(&self) -> Vec<TableStats> {
-        let now = self.now();
-        let plan = self.shared.plan.load();
-        let stats = plan.policies.iter().map(|policy| TableStats {
-            policy: policy.name.as_str().to_owned(),
-            capacity: policy.table.capacity(),
-            occupied: policy.table.occupied(now),
-            evicted_live: policy.table.evicted(),
+        let now = self.engine.now();
+        let plan = self.engine.plan();
+        let stats = plan.as_given().map(|(_, policy)| {
+            let table = self.engine.table(policy.slot);
+            TableStats {
+                policy: policy.name.as_str().to_owned(),
+                capacity: table.capacity(),
+                occupied: table.occupied(now),
+                evicted_live: table.evicted(),
+            }
         });
         stats.collect()
     }
@@ -327,37 +301,18 @@ impl Limiter {
         policies: &[Policy],
         capacity: usize,
     ) -> Result<Self, ConfigError> {
-        let mut newest_table = 0;
-        let plan = Plan::new(policies, capacity, None, &mut newest_table)?;
         Ok(Self {
-            shared: Arc::new(Shared {
-                clock,
-                epoch: AtomicU64::new(plan.epoch),
-                plan: ArcSwap::from_pointee(plan),
-                newest_table: Mutex::new(newest_table),
-                capacity,
-                permits: Ledger::new(),
-            }),
+            engine: Arc::new(Engine::new(clock, policies, capacity)?),
         })
     }
 
-    pub(crate) fn now(&self) -> u64 {
-        self.shared.clock.now().as_nanos()
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
-    /// Tells limiters apart for as long as they live.
-    pub(crate) fn id(&self) -> usize {
-        Arc::as_ptr(&self.shared).addr()
-    }
-
-    fn decide(&self, charges: Charges<'_>, tier: Option<&str>, mode: Mode) -> Decision {
-        loop {
-            let plan = self.shared.plan.load();
-            let attempt = self.attempt(&plan, charges, tier, mode, &mut Outcome::default());
-            if let Some(attempt) = attempt {
-                return attempt.decision(plan, charges);
-            }
-        }
+    fn decide(&self, charges: Charges<'_>, tier: Option<&str>, mode: Mode) -> Decision<'_> {
+        let attempt = self.engine.decide(charges, tier, mode);
+        Decision::new(&self.engine, attempt, charges)
     }
 
     fn decide_each(
@@ -365,14 +320,13 @@ impl Limiter {
         tier: Option<&str>,
         mut charge: impl FnMut(&str) -> Charge,
         mode: Mode,
-    ) -> Decision {
+    ) -> Decision<'_> {
         loop {
-            let plan = self.shared.plan.load();
+            let plan = self.engine.plan();
             let mut room = NO_CHARGES;
             let charges = Charges::Each(ask(&plan, &mut charge, &mut room));
-            let attempt = self.attempt(&plan, charges, tier, mode, &mut Outcome::default());
-            if let Some(attempt) = attempt {
-                return attempt.decision(plan, charges);
+            if let Some(attempt) = self.engine.attempt(&plan, charges, tier, mode, &mut []) {
+                return Decision::new(&self.engine, attempt, charges);
             }
         }
     }
@@ -381,108 +335,23 @@ impl Limiter {
         &self,
         tier: Option<&str>,
         mut charge: impl FnMut(&str) -> Charge,
-    ) -> Result<Permit, Decision> {
+    ) -> Result<Permit, Decision<'_>> {
         loop {
-            let plan = self.shared.plan.load();
+            let plan = self.engine.plan();
             let mut room = NO_CHARGES;
             let charges = ask(&plan, &mut charge, &mut room);
-            let mut permit = Permit::new(self.clone(), plan.epoch, charges, |policy| {
-                plan.policies[policy].table.id
-            });
-            let mut marks = [(0, 0); MAX_POLICIES];
-            let mut outcome = Outcome {
-                marks: &mut marks,
-                ..Outcome::default()
-            };
+            let mut permit = Permit::new(self.clone(), &plan, charges);
             let charges = Charges::Each(charges);
-            let attempt = self.attempt(&plan, charges, tier, Mode::Charge, &mut outcome);
+            let mut marks = [(0, 0); MAX_POLICIES];
+            let attempt = self.engine.attempt(&plan, charges, tier, Mode::Charge, &mut marks);
             match attempt {
-                Some(attempt) if attempt.outcome.violated == 0 => {
+                Some(attempt) if attempt.tally.violated == 0 => {
                     permit.mark(&marks);
                     return Ok(permit);
                 }
-                Some(attempt) => return Err(attempt.decision(plan, charges)),
+                Some(attempt) => return Err(Decision::new(&self.engine, attempt, charges)),
                 None => {}
             }
-        }
-    }
-
-    /// `None` when the plan is not valid any more.
-    fn attempt(
-        &self,
-        plan: &Plan,
-        charges: Charges<'_>,
-        tier: Option<&str>,
-        mode: Mode,
-        outcome: &mut Outcome<'_>,
-    ) -> Option<Attempt> {
-        let tier = plan.tag(tier);
-        let now = self.now();
-        let request = Request {
-            plan,
-            epoch: &self.shared.epoch,
-            tier,
-            charges,
-            now,
-            mode,
-        };
-        if request.decide(0, outcome) == Step::Stale {
-            // A reconfiguration is a few instructions away from done.
-            yield_now();
-            return None;
-        }
-        Some(Attempt {
-            now,
-            tier,
-            outcome: outcome.tally,
-        })
-    }
-
-    pub(crate) fn permits(&self) -> &Ledger {
-        &self.shared.permits
-    }
-
-    /// Settles one part of a permit at `actual` units.
-    pub(crate) fn settle(&self, epoch: u64, part: &Part, actual: u64) {
-        loop {
-            let plan = self.shared.plan.load();
-            let found = plan.policies.iter().position(|it| it.table.id == part.table);
-            // A policy that is no more has nothing to settle.
-            let Some(at) = found else { return };
-            let table = &plan.policies[at].table;
-            let now = self.now();
-            let mut set = table.lock(part.key, now);
-            if self.shared.epoch.load(Ordering::Acquire) != plan.epoch {
-                drop(set);
-                yield_now();
-                continue;
-            }
-            let entry = set.get();
-            let unchanged = plan.epoch == epoch
-                && entry.is_none_or(|it| it.tag == part.tag && it.turn == plan.turn());
-            let tag = match entry {
-                _ if unchanged => part.tag,
-                Some(entry) => plan.origin(at, entry).map_or(0, |(_, tag)| tag),
-                None => 0,
-            };
-            let rule = plan.policies[at].rule(tag);
-            let tat = if actual > part.reserved {
-                let debt = plan.debt(at, entry, rule, now);
-                now.saturating_add(rule.force(debt, actual - part.reserved))
-            } else {
-                let most = rule.span(part.reserved - actual);
-                let returned = self.permits().returned(part.account());
-                let tat = entry.map_or(0, |it| it.tat);
-                let back = part.to_give_back(tat, returned, now, most);
-                if back == 0 || !unchanged {
-                    return;
-                }
-                self.permits().give_back(part.account(), back);
-                tat - back
-            };
-            let turn = plan.turn();
-            set.put(Entry { tat, tag, turn }, now);
-            return;
         }
     }
 }
@@ -502,53 +371,13 @@ fn ask<'a>(
     &room[..plan.policies.len()]
 }
 
-/// What came of an attempt, before it is a decision.
-struct Attempt {
-    now: u64,
-    tier: u16,
-    outcome: crate::decision::Tally,
-}
-
-impl Attempt {
-    fn decision(self, plan: Guard<Arc<Plan>>, charges: Charges<'_>) -> Decision {
-        Decision {
-            own_field: own_field(&plan, charges, self.tier),
-            now: self.now,
-            tier: self.tier,
-            tally: self.outcome,
-            plan,
-        }
-    }
-}
-
-/// The `RateLimit-Policy` field where a key has quotas of its own.
-fn own_field(plan: &Plan, charges: Charges<'_>, tier: u16) -> Option<HeaderValue> {
-    if plan.policies.iter().all(|policy| !policy.has_keys()) {
-        return None;
-    }
-    let tag = |at: usize| plan.policies[at].tag(charges.of(at).key, tier);
-    if (0..plan.policies.len()).all(|at| tag(at) == tier) {
-        return None;
-    }
-    let told = plan.as_given().filter(|(_, policy)| !policy.shadow);
-    headers::policy_field(
-        told.map(|(at, policy)| (policy.name.as_str(), policy.unit, *policy.quota(tag(at)))),
-    )
-}
-
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plan = self.shared.plan.load();
+        let plan = self.engine.plan();
+        let names: Vec<_> = plan.as_given().map(|(_, policy)| &policy.name).collect();
         f.debug_struct("Limiter")
-            .field(
-                "policies",
-                &plan
-                    .policies
-                    .iter()
-                    .map(|policy| &policy.name)
-                    .collect::<Vec<_>>(),
-            )
-            .field("capacity", &self.shared.capacity)
+            .field("policies", &names)
+            .field("capacity", &self.engine.capacity)
             .finish_non_exhaustive()
     }
 }

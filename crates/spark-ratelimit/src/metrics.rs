@@ -92,17 +92,17 @@ mod on {
             }
         }
 
-        pub(crate) fn decided(&self, decision: &Decision, limiter: &Limiter) {
+        pub(crate) fn decided(&self, decision: &Decision<'_>, limiter: &Limiter) {
             if decision.allowed() {
                 self.handles().allowed.increment(1);
             } else {
                 self.denied(decision);
             }
-            self.tables(decision.now, limiter);
+            self.tables(decision.now(), limiter);
         }
 
         #[cold]
-        fn denied(&self, decision: &Decision) {
+        fn denied(&self, decision: &Decision<'_>) {
             self.handles().denied.increment(1);
             for policy in decision.violated() {
                 let policy = policy.to_owned();
@@ -168,7 +168,7 @@ mod off {
             Self
         }
 
-        pub(crate) fn decided(&self, _: &Decision, _: &Limiter) {}
+        pub(crate) fn decided(&self, _: &Decision<'_>, _: &Limiter) {}
 
         pub(crate) fn exempt(&self, _: &'static str) {}
 

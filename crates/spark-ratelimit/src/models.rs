@@ -94,7 +94,7 @@ fn two_charges_that_need_both_sets_in_opposite_order() {
 #[test]
 fn a_spilled_entry_that_comes_home_while_another_spills() {
     loom::model(|| {
-        let table = std::sync::Arc::new(Table::new(0, 16));
+        let table = std::sync::Arc::new(Table::new(16));
         let put = |table: &Table, key, tat, now| {
             let (tag, turn) = (0, false);
             table.lock(key, now).put(Entry { tat, tag, turn }, now);

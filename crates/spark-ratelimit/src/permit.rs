@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::plan::Plan;
 use crate::{Charge, Key, Limiter};
 
 /// So much was reserved by [`Limiter::acquire`]; when the work is done, [`settle`](Self::settle) it.
@@ -45,8 +46,9 @@ pub struct Permit {
 
 /// What was reserved from one policy.
 pub(crate) struct Part {
-    pub(crate) policy: usize,
-    pub(crate) table: u64,
+    /// The policy's id, and where it stands in the plan.
+    pub(crate) policy: u64,
+    at: usize,
     pub(crate) key: Key,
     pub(crate) tag: u16,
     pub(crate) reserved: u64,
@@ -123,17 +125,14 @@ impl Permit {
         self.observed = Some(actual);
     }
 
-    pub(crate) fn new(
-        limiter: Limiter,
-        epoch: u64,
-        charges: &[Charge],
-        table: impl Fn(usize) -> u64,
-    ) -> Self {
+    /// A permit for the estimates among these charges, one for each policy of the plan.
+    pub(crate) fn new(limiter: Limiter, plan: &Plan, charges: &[Charge]) -> Self {
+        let permits = &limiter.engine().permits;
         let estimates = charges.iter().enumerate().filter(|(_, it)| it.estimate);
-        let parts = estimates.map(|(policy, charge)| {
+        let parts = estimates.map(|(at, charge)| {
             let mut part = Part {
-                policy,
-                table: table(policy),
+                policy: plan.policies[at].id,
+                at,
                 key: charge.key,
                 tag: 0,
                 reserved: charge.cost,
@@ -142,14 +141,14 @@ impl Permit {
             };
             let account = part.account();
             // There is no most: it never refuses.
-            let _ = limiter.permits().open(account, u32::MAX);
-            part.returned = limiter.permits().returned(account);
+            let _ = permits.open(account, u32::MAX);
+            part.returned = permits.returned(account);
             part
         });
         Self {
             parts: parts.collect(),
+            epoch: plan.epoch,
             limiter,
-            epoch,
             observed: None,
         }
     }
@@ -157,7 +156,7 @@ impl Permit {
     /// Takes in what was written, by policy: the arrival time and its tag.
     pub(crate) fn mark(&mut self, marks: &[(u64, u16)]) {
         for part in &mut self.parts {
-            (part.mark, part.tag) = marks[part.policy];
+            (part.mark, part.tag) = marks[part.at];
         }
     }
 }
@@ -165,7 +164,7 @@ impl Permit {
 impl Part {
     /// By which the ledger knows this key of this policy.
     pub(crate) fn account(&self) -> u64 {
-        self.key.bits() ^ self.table.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        self.key.bits() ^ self.policy.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// How many nanoseconds of debt, `most` at most, go back when the entry stands at `tat`.
@@ -189,9 +188,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         for part in &self.parts {
             if let Some(actual) = self.observed {
-                self.limiter.settle(self.epoch, part, actual);
+                self.limiter.engine().settle(self.epoch, part, actual);
             }
-            self.limiter.permits().close(part.account());
+            self.limiter.engine().permits.close(part.account());
         }
     }
 }

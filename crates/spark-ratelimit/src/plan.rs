@@ -1,13 +1,13 @@
 //! The policies in the form in which requests are decided: looked up, never computed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use http::HeaderValue;
 use spark_core::Name;
 
 use crate::gcra::Gcra;
 use crate::headers;
+use crate::request::Charges;
 use crate::store::{Entry, MAX_TAGS, Table};
 use crate::{ConfigError, Key, Policy, Quota, Unit};
 
@@ -18,20 +18,26 @@ pub(crate) const MAX_POLICIES: usize = 32;
 pub(crate) struct Plan {
     /// The first configuration is 0, each next one more.
     pub(crate) epoch: u64,
-    /// In the order of their tables' ids, which is the order of locking.
+    /// In the order of their tables' slots, which is the order of locking.
     pub(crate) policies: Box<[Active]>,
     /// By a tier's tag, everybody else's first: the `RateLimit-Policy` field, if there is one.
-    pub(crate) fields: Box<[Option<HeaderValue>]>,
+    fields: Box<[Option<HeaderValue>]>,
+    /// Some policy has quotas for single keys.
+    pub(crate) has_keys: bool,
     /// Where the policies stand that were given first, second and so on.
     given: Box<[usize]>,
     /// The tiers by name, sorted, with their tag.
     tiers: Box<[(Name, u16)]>,
+    next_id: u64,
 }
 
 /// A policy at work.
 pub(crate) struct Active {
     pub(crate) name: Name,
-    pub(crate) table: Arc<Table>,
+    /// Never given twice, also not after the policy has gone.
+    pub(crate) id: u64,
+    /// Where its table is.
+    pub(crate) slot: usize,
     /// It counts, and never refuses.
     pub(crate) shadow: bool,
     pub(crate) unit: Unit,
@@ -48,33 +54,26 @@ pub(crate) struct Active {
 impl Plan {
     /// Checks the policies and makes the plan. Policies that the plan before knew by name keep
     /// their table.
-    pub(crate) fn new(
-        policies: &[Policy],
-        capacity: usize,
-        before: Option<&Self>,
-        next_table: &mut u64,
-    ) -> Result<Self, ConfigError> {
+    pub(crate) fn new(policies: &[Policy], before: Option<&Self>) -> Result<Self, ConfigError> {
         check(policies)?;
         let tiers = tiers(policies)?;
 
-        let mut order: Vec<(usize, &Policy, Arc<Table>)> = policies
-            .iter()
-            .enumerate()
-            .map(|(at, policy)| {
-                let kept = before.and_then(|plan| plan.active(&policy.name));
-                let table = kept.map_or_else(
-                    || {
-                        *next_table += 1;
-                        Arc::new(Table::new(*next_table, capacity))
-                    },
-                    |active| Arc::clone(&active.table),
-                );
-                (at, policy, table)
-            })
-            .collect();
-        order.sort_by_key(|(.., table)| table.id);
+        let kept = |policy: &Policy| before.and_then(|plan| plan.active(&policy.name));
+        let old = before.map_or(&[][..], |plan| &plan.policies);
+        let mut free = (0..).filter(|slot| old.iter().all(|it| it.slot != *slot));
+        let mut next_id = before.map_or(0, |plan| plan.next_id);
+        let mut order: Vec<(usize, Active)> = Vec::new();
+        for (at, policy) in policies.iter().enumerate() {
+            let kept = kept(policy);
+            let id = kept.map_or(next_id, |it| it.id);
+            next_id = next_id.max(id + 1);
+            let slot = kept.map_or_else(|| free.next().unwrap_or(0), |it| it.slot);
+            let active = Active::new(policy, id, slot, &tiers, before.zip(kept));
+            order.push((at, active));
+        }
+        order.sort_by_key(|(_, policy)| policy.slot);
         let mut given = vec![0; policies.len()];
-        for (stands, (at, ..)) in order.iter().enumerate() {
+        for (stands, (at, _)) in order.iter().enumerate() {
             given[*at] = stands;
         }
 
@@ -87,17 +86,14 @@ impl Plan {
                 )
             })
             .collect();
-        let active = order
-            .into_iter()
-            .map(|(_, policy, table)| Active::new(policy, table, &tiers, before))
-            .collect();
-
         Ok(Self {
             epoch: before.map_or(0, |plan| plan.epoch.wrapping_add(1)),
-            policies: active,
+            policies: order.into_iter().map(|(_, policy)| policy).collect(),
             fields,
+            has_keys: policies.iter().any(|policy| !policy.keys.is_empty()),
             given: given.into(),
             tiers: tiers.into_iter().zip(1..).collect(),
+            next_id,
         })
     }
 
@@ -140,16 +136,33 @@ impl Plan {
         }
     }
 
+    /// The `RateLimit-Policy` field of a tier.
+    pub(crate) fn field(&self, tier: u16) -> Option<HeaderValue> {
+        self.fields.get(usize::from(tier)).cloned().flatten()
+    }
+
+    /// The `RateLimit-Policy` field where a key has quotas of its own.
+    pub(crate) fn field_of(&self, charges: Charges<'_>, tier: u16) -> Option<Box<HeaderValue>> {
+        let tag = |at: usize| self.policies[at].tag(charges.of(at).key, tier);
+        if (0..self.policies.len()).all(|at| tag(at) == tier) {
+            return None;
+        }
+        let told = self.as_given().filter(|(_, policy)| !policy.shadow);
+        let items =
+            told.map(|(at, policy)| (policy.name.as_str(), policy.unit, *policy.quota(tag(at))));
+        headers::policy_field(items).map(Box::new)
+    }
+
     /// Brings the entries of the configuration before into this one. Called while no request can
     /// be decided by the one before any more.
-    pub(crate) fn carry_over(&self, now: u64) {
+    pub(crate) fn carry_over<'a>(&self, table: impl Fn(usize) -> &'a Table, now: u64) {
         for (at, policy) in self.policies.iter().enumerate() {
             if policy.carried.is_empty() {
                 continue;
             }
             let longest = policy.rules.iter().map(|(_, rule)| rule.ceiling()).max();
             let horizon = now.saturating_add(longest.unwrap_or(0));
-            policy.table.rewrite(now, horizon, |entry| {
+            table(policy.slot).rewrite(now, horizon, |entry| {
                 if entry.turn == self.turn() {
                     return Some(entry);
                 }
@@ -170,7 +183,13 @@ impl Plan {
 }
 
 impl Active {
-    fn new(policy: &Policy, table: Arc<Table>, tiers: &[Name], before: Option<&Plan>) -> Self {
+    fn new(
+        policy: &Policy,
+        id: u64,
+        slot: usize,
+        tiers: &[Name],
+        before: Option<(&Plan, &Self)>,
+    ) -> Self {
         let names = std::iter::once(None).chain(tiers.iter().map(Some));
         let quotas = names.map(|tier| policy.quota_of(tier));
         let first_key = tiers.len() + 1;
@@ -184,7 +203,6 @@ impl Active {
             .chain(policy.keys.iter().map(|(_, quota)| *quota))
             .map(|quota| (quota, Gcra::new(&quota)))
             .collect();
-        let before = before.and_then(|plan| Some((plan, plan.active(&policy.name)?)));
         let carried = before.map_or_else(Box::default, |(plan, active)| {
             let mut tags = vec![0; active.rules.len()];
             for (tier, old) in &plan.tiers {
@@ -199,7 +217,8 @@ impl Active {
         });
         Self {
             name: policy.name.clone(),
-            table,
+            id,
+            slot,
             shadow: policy.shadow,
             unit: policy.unit,
             field_start: headers::limit_field_start(policy.name()),
@@ -217,17 +236,17 @@ impl Active {
         self.keys.get(&key).copied().unwrap_or(tier)
     }
 
-    /// Whether any key has a quota of its own.
-    pub(crate) fn has_keys(&self) -> bool {
-        !self.keys.is_empty()
-    }
-
     pub(crate) fn rule(&self, tag: u16) -> &Gcra {
-        &self.rules[usize::from(tag)].1
+        &self.quotas(tag).1
     }
 
     pub(crate) fn quota(&self, tag: u16) -> &Quota {
-        &self.rules[usize::from(tag)].0
+        &self.quotas(tag).0
+    }
+
+    // A tag of another plan may not be known here: then it is everybody's quota.
+    fn quotas(&self, tag: u16) -> &(Quota, Gcra) {
+        self.rules.get(usize::from(tag)).unwrap_or(&self.rules[0])
     }
 }
 
@@ -311,18 +330,20 @@ mod tests {
             let names = plan.policies.iter().map(|policy| policy.name.to_string());
             names.collect::<Vec<_>>().join(" ")
         };
-        let mut newest = 0;
-        let mut plan = |given: &[&str], before: Option<&Plan>| {
+        let plan = |given: &[&str], before: Option<&Plan>| {
             let policies: Vec<Policy> = given.iter().map(|name| policy(name)).collect();
-            Plan::new(&policies, 8, before, &mut newest).unwrap()
+            Plan::new(&policies, before).unwrap()
         };
         let first = plan(&["b", "a"], None);
         assert_eq!(names(&first), "b a");
         let second = plan(&["c", "a", "b"], Some(&first));
         assert_eq!(names(&second), "b a c");
         let third = plan(&["a", "c"], Some(&second));
+        assert_eq!(names(&third), "a c");
         let fourth = plan(&["b", "c", "a"], Some(&third));
-        assert_eq!(names(&fourth), "a c b", "b begins anew");
+        assert_eq!(names(&fourth), "b a c", "b takes the free table");
+        let ids = |plan: &Plan| plan.policies.iter().map(|it| it.id).collect::<Vec<_>>();
+        assert_eq!((ids(&second), ids(&fourth)), (vec![0, 1, 2], vec![3, 1, 2]));
         let field = fourth.fields[0].as_ref();
         assert_eq!(
             field.unwrap(), r#""b";q=1;w=1, "c";q=1;w=1, "a";q=1;w=1"#,

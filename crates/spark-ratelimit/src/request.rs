@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::Charge;
 use crate::decision::{Standing, Tally};
+use crate::engine::Tables;
 use crate::gcra::Verdict;
 use crate::plan::Plan;
 use crate::store::Entry;
@@ -43,6 +44,8 @@ impl Charges<'_> {
 /// One request on its way through the policies.
 pub(crate) struct Request<'a> {
     pub(crate) plan: &'a Plan,
+    pub(crate) tables: &'a Tables,
+    pub(crate) capacity: usize,
     pub(crate) epoch: &'a AtomicU64,
     /// The tier's tag, where a policy has no quota for the key alone.
     pub(crate) tier: u16,
@@ -51,25 +54,20 @@ pub(crate) struct Request<'a> {
     pub(crate) mode: Mode,
 }
 
-/// What comes of it.
-#[derive(Default)]
-pub(crate) struct Outcome<'a> {
-    pub(crate) tally: Tally,
-    /// By policy, if wanted: the arrival time that was written, 0 for none, and under which tag.
-    pub(crate) marks: &'a mut [(u64, u16)],
-}
-
 impl Request<'_> {
     /// Asks policy `at` and all after it; writes on the way back, once all have spoken. Every set
     /// stays locked until then, and all requests lock in the same order.
-    pub(crate) fn decide(&self, at: usize, outcome: &mut Outcome<'_>) -> Step {
+    ///
+    /// Into `marks` goes, by policy, the arrival time that was written and under which tag.
+    pub(crate) fn decide(&self, at: usize, tally: &mut Tally, marks: &mut [(u64, u16)]) -> Step {
         let Some(policy) = self.plan.policies.get(at) else {
-            return self.conclude(&outcome.tally);
+            return self.conclude(tally);
         };
         let charge = self.charges.of(at);
         let tag = policy.tag(charge.key, self.tier);
         let rule = policy.rule(tag);
-        let mut set = policy.table.lock(charge.key, self.now);
+        let table = self.tables.get(policy.slot, self.capacity);
+        let mut set = table.lock(charge.key, self.now);
         let before = self.plan.debt(at, set.get(), rule, self.now);
 
         let verdict = rule.ask(before, charge.cost);
@@ -83,14 +81,13 @@ impl Request<'_> {
             tag,
             debt: after,
         };
-        let tally = &mut outcome.tally;
         match verdict {
             Verdict::Conforms { .. } => tally.agrees(standing, self.plan),
             Verdict::Wait { nanos } => tally.refuses(standing, Some(nanos), self.plan),
             Verdict::Never => tally.refuses(standing, None, self.plan),
         }
 
-        let step = self.decide(at + 1, outcome);
+        let step = self.decide(at + 1, tally, marks);
         if step == Step::Commit && after != before {
             let entry = Entry {
                 tat: self.now.saturating_add(after),
@@ -98,7 +95,7 @@ impl Request<'_> {
                 turn: self.plan.turn(),
             };
             set.put(entry, self.now);
-            if let Some(mark) = outcome.marks.get_mut(at) {
+            if let Some(mark) = marks.get_mut(at) {
                 *mark = (entry.tat, tag);
             }
         }
@@ -127,19 +124,22 @@ mod tests {
     fn what_was_decided_by_a_plan_that_is_replaced_is_not_written() {
         let quota = Quota::new(5, Duration::from_secs(1)).unwrap();
         let policies = ["a", "b"].map(|name| Policy::new(name, quota).unwrap());
-        let plan = Plan::new(&policies, 8, None, &mut 0).unwrap();
+        let plan = Plan::new(&policies, None).unwrap();
+        let tables = Tables::new();
         let decide = |epoch: u64, mode| {
             let request = Request {
                 plan: &plan,
+                tables: &tables,
+                capacity: 8,
                 epoch: &AtomicU64::new(epoch),
                 tier: 0,
                 charges: Charges::All(Charge::new(Key::shared(), 1)),
                 now: 7,
                 mode,
             };
-            request.decide(0, &mut Outcome::default())
+            request.decide(0, &mut Tally::default(), &mut [])
         };
-        let entries = || [0, 1].map(|at| plan.policies[at].table.lock(Key::shared(), 7).get());
+        let entries = || [0, 1].map(|slot| tables.get(slot, 8).lock(Key::shared(), 7).get());
 
         for mode in [Mode::Charge, Mode::Force, Mode::Peek] {
             assert!(decide(1, mode) == Step::Stale);

@@ -40,8 +40,6 @@ pub(crate) struct Entry {
 }
 
 pub(crate) struct Table {
-    /// Tables of one request are locked in the order of these, and sets of one table in theirs.
-    pub(crate) id: u64,
     sets: Box<[Set]>,
     evicted: Counter,
 }
@@ -72,10 +70,9 @@ struct Counter(AtomicU64);
 
 impl Table {
     /// A table of at least `slots` slots, all taken from the system now.
-    pub(crate) fn new(id: u64, slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         let sets = slots.div_ceil(WAYS).max(1);
         Self {
-            id,
             sets: (0..sets).map(|_| Set::default()).collect(),
             evicted: Counter::default(),
         }
@@ -119,6 +116,13 @@ impl Table {
                     slots.write(way, entry.unwrap_or(Entry::NONE));
                 }
             }
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        for set in &self.sets {
+            *hold(&set.0) = Slots::default();
         }
     }
 
@@ -358,7 +362,7 @@ mod tests {
 
     #[test]
     fn an_entry_comes_back_as_it_was() {
-        let table = Table::new(0, 100);
+        let table = Table::new(100);
         let key = Key::of("a");
         for tag in [0, 1, 1_000, MAX_TAGS as u16 - 1] {
             for turn in [false, true] {
@@ -374,7 +378,7 @@ mod tests {
 
     #[test]
     fn the_least_indebted_goes_and_is_counted_only_while_in_debt() {
-        let table = Table::new(0, WAYS);
+        let table = Table::new(WAYS);
         let key = |n| key(1, 0, n);
         for n in 0..8 {
             put(&table, key(n), 100 + n, 0);
@@ -394,7 +398,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_into_its_set_is_found_in_the_second_and_comes_home() {
-        let table = Table::new(0, 16);
+        let table = Table::new(16);
         let key = |n| key(2, 1, n);
         for n in 0..8 {
             put(&table, key(n), 100, 0);
@@ -419,7 +423,7 @@ mod tests {
 
     #[test]
     fn sixteen_in_both_sets_are_told_apart_and_the_seventeenth_costs_the_least_indebted() {
-        let table = Table::new(0, 16);
+        let table = Table::new(16);
         for n in 0..16 {
             put(&table, key(2, n % 2, n), 100 + n, 0);
         }
@@ -432,7 +436,7 @@ mod tests {
 
     #[test]
     fn at_half_load_next_to_nothing_is_forgotten() {
-        let table = Table::new(0, 1 << 16);
+        let table = Table::new(1 << 16);
         for n in 0..1 << 15 {
             put(&table, Key::of(&n), 100, 0);
         }
@@ -443,7 +447,7 @@ mod tests {
     #[test]
     fn every_hash_finds_a_set_and_no_two_in_one_set_are_mixed_up() {
         for slots in [1, 8, 9, 1_000] {
-            let table = Table::new(0, slots);
+            let table = Table::new(slots);
             for bits in [0, 1, u64::MAX, u64::MAX << 48, u64::MAX >> 16] {
                 put(&table, Key::from_bits(bits), bits | 1, 0);
                 assert_eq!(tat(&table, Key::from_bits(bits), 0), Some(bits | 1));
@@ -453,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_poisoned_set_goes_on() {
-        let table = Table::new(0, 1);
+        let table = Table::new(1);
         let key = Key::of("a");
         let crash = std::thread::scope(|scope| {
             scope
@@ -470,7 +474,7 @@ mod tests {
 
     #[test]
     fn rewriting_reaches_every_entry_once_and_spilled_ones_stay_known() {
-        let table = Table::new(0, 16);
+        let table = Table::new(16);
         for n in 0..12 {
             put(&table, key(2, 1, n), 2 * n + 2, 0);
         }

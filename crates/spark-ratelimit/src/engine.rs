@@ -1,0 +1,266 @@
+//! What a limiter's clones share: the plan in force, the tables, the clock; and how both are brought
+//! together for a request.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use spark_core::Clock;
+
+use crate::decision::Tally;
+use crate::ledger::Ledger;
+use crate::permit::Part;
+use crate::plan::{MAX_POLICIES, Plan};
+use crate::request::{Charges, Mode, Request, Step};
+use crate::store::{Entry, Table};
+use crate::sync::{AtomicU64, Mutex, hold, yield_now};
+use crate::{ConfigError, Policy};
+
+pub(crate) struct Engine {
+    /// Told apart from all limiters that were ever made in this process.
+    pub(crate) id: u64,
+    clock: Clock,
+    /// The epoch of the plan that may write to the tables: see [`Engine::reconfigure`].
+    epoch: AtomicU64,
+    plan: ArcSwap<Plan>,
+    /// The plan before, for decisions that were made just before it was replaced.
+    previous: ArcSwapOption<Plan>,
+    tables: Tables,
+    pub(crate) capacity: usize,
+    /// The permits that are out.
+    pub(crate) permits: Ledger,
+    /// Held while reconfiguring.
+    reconfiguring: Mutex<()>,
+}
+
+/// The policies' tables, by slot. They are locked in this order. A table is never given back: one
+/// whose policy has gone is taken by the next that comes.
+pub(crate) struct Tables([OnceLock<Table>; 2 * MAX_POLICIES]);
+
+impl Tables {
+    pub(crate) fn new() -> Self {
+        Self([const { OnceLock::new() }; 2 * MAX_POLICIES])
+    }
+
+    pub(crate) fn get(&self, slot: usize, capacity: usize) -> &Table {
+        self.0[slot].get_or_init(|| Table::new(capacity))
+    }
+}
+
+/// What came of a request.
+pub(crate) struct Attempt {
+    pub(crate) now: u64,
+    pub(crate) epoch: u64,
+    pub(crate) tier: u16,
+    /// Some policy has quotas for single keys.
+    pub(crate) has_keys: bool,
+    pub(crate) tally: Tally,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        clock: Clock,
+        policies: &[Policy],
+        capacity: usize,
+    ) -> Result<Self, ConfigError> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let plan = Plan::new(policies, None)?;
+        let tables = Tables::new();
+        for policy in &plan.policies {
+            tables.get(policy.slot, capacity);
+        }
+        Ok(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            clock,
+            epoch: AtomicU64::new(plan.epoch),
+            plan: ArcSwap::from_pointee(plan),
+            previous: ArcSwapOption::empty(),
+            tables,
+            capacity,
+            permits: Ledger::new(),
+            reconfiguring: Mutex::new(()),
+        })
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now().as_nanos()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The plan in force.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// The plan of that epoch; the one in force where it is long gone.
+    pub(crate) fn plan_of(&self, epoch: u64) -> Arc<Plan> {
+        let plan = self.plan();
+        if plan.epoch == epoch {
+            return plan;
+        }
+        let previous = self.previous.load_full().filter(|it| it.epoch == epoch);
+        previous.unwrap_or(plan)
+    }
+
+    pub(crate) fn table(&self, slot: usize) -> &Table {
+        self.tables.get(slot, self.capacity)
+    }
+
+    /// Decides a request by the plan in force.
+    pub(crate) fn decide(&self, charges: Charges<'_>, tier: Option<&str>, mode: Mode) -> Attempt {
+        loop {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            let attempt = with_plan(self, epoch, |plan| {
+                self.attempt(plan, charges, tier, mode, &mut [])
+            });
+            if let Some(attempt) = attempt {
+                return attempt;
+            }
+            // A reconfiguration is a few instructions away from done.
+            yield_now();
+        }
+    }
+
+    /// Decides a request by this plan; `None` when it is not in force any more. Into `marks` goes, by
+    /// policy, the arrival time that was written and under which tag.
+    #[inline]
+    pub(crate) fn attempt(
+        &self,
+        plan: &Plan,
+        charges: Charges<'_>,
+        tier: Option<&str>,
+        mode: Mode,
+        marks: &mut [(u64, u16)],
+    ) -> Option<Attempt> {
+        let mut attempt = Attempt {
+            now: self.now(),
+            epoch: plan.epoch,
+            tier: plan.tag(tier),
+            has_keys: plan.has_keys,
+            tally: Tally::default(),
+        };
+        let request = Request {
+            plan,
+            tables: &self.tables,
+            capacity: self.capacity,
+            epoch: &self.epoch,
+            tier: attempt.tier,
+            charges,
+            now: attempt.now,
+            mode,
+        };
+        match request.decide(0, &mut attempt.tally, marks) {
+            Step::Stale => None,
+            Step::Commit | Step::Leave => Some(attempt),
+        }
+    }
+
+    /// Replaces the plan while requests are being decided.
+    pub(crate) fn reconfigure(&self, policies: &[Policy]) -> Result<(), ConfigError> {
+        let _one_at_a_time = hold(&self.reconfiguring);
+        let before = self.plan();
+        let plan = Arc::new(Plan::new(policies, Some(&before))?);
+        // A table that changes hands belongs to no policy now, so nobody writes to it.
+        for policy in &plan.policies {
+            if before.policies.iter().all(|it| it.slot != policy.slot) {
+                self.table(policy.slot).clear();
+            }
+        }
+
+        // Whoever holds a set and still sees the old epoch writes an old entry; the walk comes to
+        // that set later and brings it over. Whoever holds it after the walk sees the new epoch and
+        // begins again with the new plan. So entries are at most one configuration behind.
+        self.previous.store(Some(before));
+        self.plan.store(Arc::clone(&plan));
+        self.epoch.store(plan.epoch, Ordering::Release);
+        plan.carry_over(|slot| self.table(slot), self.now());
+        Ok(())
+    }
+
+    /// Settles one part of a permit at `actual` units.
+    pub(crate) fn settle(&self, epoch: u64, part: &Part, actual: u64) {
+        while !self.try_settle(epoch, part, actual) {
+            yield_now();
+        }
+    }
+
+    fn try_settle(&self, epoch: u64, part: &Part, actual: u64) -> bool {
+        let plan = self.plan.load();
+        let found = plan.policies.iter().position(|it| it.id == part.policy);
+        // A policy that is no more has nothing to settle.
+        let Some(at) = found else { return true };
+        let now = self.now();
+        let mut set = self.table(plan.policies[at].slot).lock(part.key, now);
+        if self.epoch.load(Ordering::Acquire) != plan.epoch {
+            return false;
+        }
+        let entry = set.get();
+        let turn = plan.turn();
+        let unchanged =
+            plan.epoch == epoch && entry.is_none_or(|it| it.tag == part.tag && it.turn == turn);
+        let tag = match entry {
+            _ if unchanged => part.tag,
+            Some(entry) => plan.origin(at, entry).map_or(0, |(_, tag)| tag),
+            None => 0,
+        };
+        let rule = plan.policies[at].rule(tag);
+        if let Some(missing) = actual.checked_sub(part.reserved).filter(|it| *it > 0) {
+            let debt = rule.force(plan.debt(at, entry, rule, now), missing);
+            let tat = now.saturating_add(debt);
+            set.put(Entry { tat, tag, turn }, now);
+            return true;
+        }
+        let Some(entry) = entry.filter(|_| unchanged) else { return true };
+        let account = part.account();
+        let most = rule.span(part.reserved - actual);
+        let back = part.to_give_back(entry.tat, self.permits.returned(account), now, most);
+        if back > 0 {
+            self.permits.give_back(account, back);
+            let tat = entry.tat - back;
+            set.put(Entry { tat, ..entry }, now);
+        }
+        true
+    }
+}
+
+/// How many limiters' plans a thread remembers.
+const REMEMBERED: usize = 8;
+
+thread_local! {
+    /// Plans by their limiter's id. Taking one out of here costs no atomic write, which would be a
+    /// third of a whole decision.
+    static PLANS: RefCell<[Option<(u64, Arc<Plan>)>; REMEMBERED]> =
+        const { RefCell::new([const { None }; REMEMBERED]) };
+}
+
+/// Calls `work`, which must not call back into a limiter, with the plan of `epoch`, or a later one.
+#[inline]
+fn with_plan<T>(engine: &Engine, epoch: u64, work: impl Fn(&Plan) -> T) -> T {
+    let place = (engine.id % REMEMBERED as u64) as usize;
+    let known = PLANS.try_with(|plans| match &plans.borrow()[place] {
+        Some((id, plan)) if *id == engine.id && plan.epoch == epoch => Some(work(plan)),
+        _ => None,
+    });
+    match known {
+        Ok(Some(done)) => done,
+        _ => {
+            let plan = remember(engine, place);
+            work(&plan)
+        }
+    }
+}
+
+#[cold]
+fn remember(engine: &Engine, place: usize) -> Arc<Plan> {
+    let plan = engine.plan();
+    // Where the thread is about to end, nothing is remembered.
+    let _ = PLANS.try_with(|plans| {
+        plans.borrow_mut()[place] = Some((engine.id, Arc::clone(&plan)));
+    });
+    plan
+}
