@@ -37,7 +37,7 @@ pub struct Decision<'a> {
     plan: OnceLock<Arc<Plan>>,
 }
 
-/// What the policies say, gathered one by one.
+/// What the policies say, gathered one by one. Small: it is on the way of every request.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Tally {
     /// One bit for each policy that refuses.
@@ -46,33 +46,43 @@ pub(crate) struct Tally {
     pub(crate) shadowed: u32,
     /// The longest wait, in nanoseconds, among those that refuse.
     pub(crate) wait: u64,
+    /// The policy to report.
+    pub(crate) tightest: Standing,
     /// One of them refuses forever.
     pub(crate) never: bool,
     /// A policy that is no shadow has spoken.
     pub(crate) enforced: bool,
-    /// The policy to report.
-    pub(crate) tightest: Standing,
 }
 
 /// How a key stands with one policy.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Standing {
-    pub(crate) policy: usize,
+    pub(crate) debt: u64,
+    pub(crate) policy: u16,
     /// By which of the policy's quotas.
     pub(crate) tag: u16,
-    pub(crate) debt: u64,
 }
 
 impl Standing {
+    pub(crate) fn new(policy: usize, tag: u16, debt: u64) -> Self {
+        Self {
+            debt,
+            // There are 32 at most.
+            policy: policy as u16,
+            tag,
+        }
+    }
+
     fn rule<'a>(&self, plan: &'a Plan) -> &'a Gcra {
-        plan.policies[self.policy].rule(self.tag)
+        plan.policies[usize::from(self.policy)].rule(self.tag)
     }
 }
 
 impl Tally {
     /// A policy agrees.
-    pub(crate) fn agrees(&mut self, standing: Standing, plan: &Plan) {
-        if plan.policies[standing.policy].shadow {
+    #[inline]
+    pub(crate) fn agrees(&mut self, standing: Standing, shadow: bool, plan: &Plan) {
+        if shadow {
             self.note_shadow(standing);
         } else if self.violated == 0 && (!self.enforced || self.is_tighter(standing, plan)) {
             self.tightest = standing;
@@ -81,8 +91,9 @@ impl Tally {
     }
 
     /// A policy refuses, for so long (`None`: forever).
-    pub(crate) fn refuses(&mut self, standing: Standing, wait: Option<u64>, plan: &Plan) {
-        if plan.policies[standing.policy].shadow {
+    #[inline]
+    pub(crate) fn refuses(&mut self, standing: Standing, wait: Option<u64>, shadow: bool) {
+        if shadow {
             self.shadowed |= 1 << standing.policy;
             self.note_shadow(standing);
             return;
@@ -266,17 +277,28 @@ impl<'a> Decision<'a> {
         self.named(self.attempt.tally.shadowed)
     }
 
-    pub(crate) fn new(engine: &'a Engine, attempt: Attempt, charges: Charges<'_>) -> Self {
-        let mut decision = Self {
+    #[inline]
+    pub(crate) fn new(engine: &'a Engine) -> Self {
+        Self {
             engine,
-            attempt,
+            attempt: Attempt::default(),
             own_field: None,
             plan: OnceLock::new(),
-        };
-        if decision.attempt.has_keys {
-            decision.own_field = decision.plan().field_of(charges, decision.attempt.tier);
         }
-        decision
+    }
+
+    /// Where it is written.
+    #[inline]
+    pub(crate) fn attempt(&mut self) -> &mut Attempt {
+        &mut self.attempt
+    }
+
+    /// Notes what cannot be looked up later.
+    #[inline]
+    pub(crate) fn note_own_field(&mut self, charges: Charges<'_>) {
+        if self.attempt.has_keys {
+            self.own_field = self.plan().field_of(charges, self.attempt.tier);
+        }
     }
 
     /// When it was made, on the limiter's clock.
@@ -294,7 +316,7 @@ impl<'a> Decision<'a> {
         let standing = self.attempt.tally.tightest;
         let policies = &self.plan().policies;
         // Where two reconfigurations passed since, the plan may have fewer.
-        let policy = policies.get(standing.policy).unwrap_or(&policies[0]);
+        let policy = policies.get(usize::from(standing.policy)).unwrap_or(&policies[0]);
         (policy, standing)
     }
 

@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::permit::Part;
 use crate::plan::{MAX_POLICIES, Plan};
 use crate::request::{Charges, Mode, Request, Step};
-use crate::store::{Entry, Table};
+use crate::store::{Entry, Mark, Table};
 use crate::sync::{AtomicU64, Mutex, hold, yield_now};
 use crate::{ConfigError, Policy};
 
@@ -50,13 +50,14 @@ impl Tables {
 }
 
 /// What came of a request.
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Attempt {
     pub(crate) now: u64,
     pub(crate) epoch: u64,
+    pub(crate) tally: Tally,
     pub(crate) tier: u16,
     /// Some policy has quotas for single keys.
     pub(crate) has_keys: bool,
-    pub(crate) tally: Tally,
 }
 
 impl Engine {
@@ -111,22 +112,46 @@ impl Engine {
         self.tables.get(slot, self.capacity)
     }
 
+    /// Whether this plan may write to the tables.
+    pub(crate) fn is_in_force(&self, plan: &Plan) -> bool {
+        self.epoch.load(Ordering::Acquire) == plan.epoch
+    }
+
     /// Decides a request by the plan in force.
-    pub(crate) fn decide(&self, charges: Charges<'_>, tier: Option<&str>, mode: Mode) -> Attempt {
-        loop {
-            let epoch = self.epoch.load(Ordering::Acquire);
-            let attempt = with_plan(self, epoch, |plan| {
-                self.attempt(plan, charges, tier, mode, &mut [])
-            });
-            if let Some(attempt) = attempt {
-                return attempt;
-            }
+    ///
+    /// What comes of it is written where it stays: to move it costs as much as a lock.
+    #[inline]
+    pub(crate) fn decide(
+        &self,
+        charges: Charges<'_>,
+        tier: Option<&str>,
+        mode: Mode,
+        attempt: &mut Attempt,
+    ) {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let known = with_plan(self, epoch, |plan| {
+            self.attempt(plan, charges, tier, mode, &mut [], attempt)
+        });
+        if !known {
+            self.decide_anew(charges, tier, mode, attempt);
+        }
+    }
+
+    #[cold]
+    fn decide_anew(
+        &self,
+        charges: Charges<'_>,
+        tier: Option<&str>,
+        mode: Mode,
+        attempt: &mut Attempt,
+    ) {
+        while !self.attempt(&remember(self), charges, tier, mode, &mut [], attempt) {
             // A reconfiguration is a few instructions away from done.
             yield_now();
         }
     }
 
-    /// Decides a request by this plan; `None` when it is not in force any more. Into `marks` goes, by
+    /// Decides a request by this plan; false when it is not in force any more. Into `marks` goes, by
     /// policy, the arrival time that was written and under which tag.
     #[inline]
     pub(crate) fn attempt(
@@ -136,28 +161,24 @@ impl Engine {
         tier: Option<&str>,
         mode: Mode,
         marks: &mut [(u64, u16)],
-    ) -> Option<Attempt> {
-        let mut attempt = Attempt {
-            now: self.now(),
-            epoch: plan.epoch,
-            tier: plan.tag(tier),
-            has_keys: plan.has_keys,
-            tally: Tally::default(),
-        };
+        attempt: &mut Attempt,
+    ) -> bool {
+        let tier = plan.tag(tier);
+        let now = self.now();
+        attempt.tally = Tally::default();
+        attempt.now = now;
+        attempt.epoch = plan.epoch;
+        attempt.tier = tier;
+        attempt.has_keys = plan.has_keys;
         let request = Request {
             plan,
-            tables: &self.tables,
-            capacity: self.capacity,
-            epoch: &self.epoch,
-            tier: attempt.tier,
+            engine: self,
+            tier,
             charges,
-            now: attempt.now,
+            now,
             mode,
         };
-        match request.decide(0, &mut attempt.tally, marks) {
-            Step::Stale => None,
-            Step::Commit | Step::Leave => Some(attempt),
-        }
+        request.decide(0, &mut attempt.tally, marks) != Step::Stale
     }
 
     /// Replaces the plan while requests are being decided.
@@ -201,8 +222,8 @@ impl Engine {
         }
         let entry = set.get();
         let turn = plan.turn();
-        let unchanged =
-            plan.epoch == epoch && entry.is_none_or(|it| it.tag == part.tag && it.turn == turn);
+        let mark = Mark::new(part.tag, turn);
+        let unchanged = plan.epoch == epoch && entry.is_none_or(|it| it.mark == mark);
         let tag = match entry {
             _ if unchanged => part.tag,
             Some(entry) => plan.origin(at, entry).map_or(0, |(_, tag)| tag),
@@ -210,9 +231,10 @@ impl Engine {
         };
         let rule = plan.policies[at].rule(tag);
         if let Some(missing) = actual.checked_sub(part.reserved).filter(|it| *it > 0) {
-            let debt = rule.force(plan.debt(at, entry, rule, now), missing);
+            let debt = rule.force(plan.debt(at, entry, tag, now), missing);
             let tat = now.saturating_add(debt);
-            set.put(Entry { tat, tag, turn }, now);
+            let mark = Mark::new(tag, turn);
+            set.put(Entry { tat, mark }, now);
             return true;
         }
         let Some(entry) = entry.filter(|_| unchanged) else { return true };
@@ -238,29 +260,27 @@ thread_local! {
         const { RefCell::new([const { None }; REMEMBERED]) };
 }
 
-/// Calls `work`, which must not call back into a limiter, with the plan of `epoch`, or a later one.
+/// Calls `work`, which must not call back into a limiter, with the plan of `epoch`, if this thread
+/// remembers it; else it is false.
 #[inline]
-fn with_plan<T>(engine: &Engine, epoch: u64, work: impl Fn(&Plan) -> T) -> T {
-    let place = (engine.id % REMEMBERED as u64) as usize;
-    let known = PLANS.try_with(|plans| match &plans.borrow()[place] {
-        Some((id, plan)) if *id == engine.id && plan.epoch == epoch => Some(work(plan)),
-        _ => None,
+fn with_plan(engine: &Engine, epoch: u64, work: impl FnOnce(&Plan) -> bool) -> bool {
+    let known = PLANS.try_with(|plans| match &plans.borrow()[place(engine)] {
+        Some((id, plan)) if *id == engine.id && plan.epoch == epoch => work(plan),
+        _ => false,
     });
-    match known {
-        Ok(Some(done)) => done,
-        _ => {
-            let plan = remember(engine, place);
-            work(&plan)
-        }
-    }
+    known.unwrap_or(false)
 }
 
-#[cold]
-fn remember(engine: &Engine, place: usize) -> Arc<Plan> {
+/// The plan in force, which this thread will know from now on.
+fn remember(engine: &Engine) -> Arc<Plan> {
     let plan = engine.plan();
     // Where the thread is about to end, nothing is remembered.
     let _ = PLANS.try_with(|plans| {
-        plans.borrow_mut()[place] = Some((engine.id, Arc::clone(&plan)));
+        plans.borrow_mut()[place(engine)] = Some((engine.id, Arc::clone(&plan)));
     });
     plan
+}
+
+fn place(engine: &Engine) -> usize {
+    (engine.id % REMEMBERED as u64) as usize
 }

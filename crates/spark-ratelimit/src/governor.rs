@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use ::governor::nanos::Nanos;
 use ::governor::state::StateStore;
 
-use crate::store::{Entry, MAX_SLOTS, Table};
+use crate::store::{Entry, MAX_SLOTS, Mark, Table};
 use crate::{ConfigError, Key};
 
 /// State for governor's `RateLimiter` in fixed memory: 16 bytes a slot, taken at once, whatever keys
@@ -80,8 +80,7 @@ impl<K: Hash> StateStore for BoundedStateStore<K> {
         let (outcome, after) = f(before.map(|entry| Nanos::from(entry.tat)))?;
         let entry = Entry {
             tat: after.into(),
-            tag: 0,
-            turn: false,
+            mark: Mark::default(),
         };
         set.put(entry, NOW);
         Ok(outcome)

@@ -310,9 +310,12 @@ impl Limiter {
         &self.engine
     }
 
+    #[inline]
     fn decide(&self, charges: Charges<'_>, tier: Option<&str>, mode: Mode) -> Decision<'_> {
-        let attempt = self.engine.decide(charges, tier, mode);
-        Decision::new(&self.engine, attempt, charges)
+        let mut decision = Decision::new(&self.engine);
+        self.engine.decide(charges, tier, mode, decision.attempt());
+        decision.note_own_field(charges);
+        decision
     }
 
     fn decide_each(
@@ -325,8 +328,11 @@ impl Limiter {
             let plan = self.engine.plan();
             let mut room = NO_CHARGES;
             let charges = Charges::Each(ask(&plan, &mut charge, &mut room));
-            if let Some(attempt) = self.engine.attempt(&plan, charges, tier, mode, &mut []) {
-                return Decision::new(&self.engine, attempt, charges);
+            let mut decision = Decision::new(&self.engine);
+            let attempt = decision.attempt();
+            if self.engine.attempt(&plan, charges, tier, mode, &mut [], attempt) {
+                decision.note_own_field(charges);
+                return decision;
             }
         }
     }
@@ -343,15 +349,17 @@ impl Limiter {
             let mut permit = Permit::new(self.clone(), &plan, charges);
             let charges = Charges::Each(charges);
             let mut marks = [(0, 0); MAX_POLICIES];
-            let attempt = self.engine.attempt(&plan, charges, tier, Mode::Charge, &mut marks);
-            match attempt {
-                Some(attempt) if attempt.tally.violated == 0 => {
-                    permit.mark(&marks);
-                    return Ok(permit);
-                }
-                Some(attempt) => return Err(Decision::new(&self.engine, attempt, charges)),
-                None => {}
+            let mut decision = Decision::new(&self.engine);
+            let attempt = decision.attempt();
+            if !self.engine.attempt(&plan, charges, tier, Mode::Charge, &mut marks, attempt) {
+                continue;
             }
+            if decision.allowed() {
+                permit.mark(&marks);
+                return Ok(permit);
+            }
+            decision.note_own_field(charges);
+            return Err(decision);
         }
     }
 }

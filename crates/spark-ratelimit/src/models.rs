@@ -9,7 +9,7 @@ use std::time::Duration;
 use loom::thread;
 use spark_core::testing::TestClock;
 
-use crate::store::{Entry, Table};
+use crate::store::{Entry, Mark, Table};
 use crate::{Concurrency, ConcurrencyLimiter, Key, Limiter, Policy, Quota};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -96,8 +96,8 @@ fn a_spilled_entry_that_comes_home_while_another_spills() {
     loom::model(|| {
         let table = std::sync::Arc::new(Table::new(16));
         let put = |table: &Table, key, tat, now| {
-            let (tag, turn) = (0, false);
-            table.lock(key, now).put(Entry { tat, tag, turn }, now);
+            let mark = Mark::default();
+            table.lock(key, now).put(Entry { tat, mark }, now);
         };
         for n in 0..7 {
             put(&table, key(0, n), 90, 0);

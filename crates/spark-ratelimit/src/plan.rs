@@ -8,7 +8,7 @@ use spark_core::Name;
 use crate::gcra::Gcra;
 use crate::headers;
 use crate::request::Charges;
-use crate::store::{Entry, MAX_TAGS, Table};
+use crate::store::{Entry, MAX_TAGS, Mark, Table};
 use crate::{ConfigError, Key, Policy, Quota, Unit};
 
 /// One bit of a word marks each violated policy.
@@ -115,12 +115,25 @@ impl Plan {
         self.given.iter().map(|at| (*at, &self.policies[*at]))
     }
 
-    /// What `entry` owes to policy `at` when measured by `rule`: its share of the burst under the
-    /// quota that it was charged by is its share now.
-    pub(crate) fn debt(&self, at: usize, entry: Option<Entry>, rule: &Gcra, now: u64) -> u64 {
-        let Some(entry) = entry.filter(|entry| entry.tat > now) else {
-            return 0;
-        };
+    /// What `entry` owes to policy `at` when measured by the rule of `tag`: its share of the burst
+    /// under the quota that it was charged by is its share now.
+    #[inline]
+    pub(crate) fn debt(&self, at: usize, entry: Option<Entry>, tag: u16, now: u64) -> u64 {
+        match entry {
+            Some(entry) if entry.tat > now => {
+                if entry.mark == Mark::new(tag, self.turn()) {
+                    self.policies[at].rule(tag).debt(entry.tat, now)
+                } else {
+                    self.carried_debt(at, entry, tag, now)
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    #[inline(never)]
+    fn carried_debt(&self, at: usize, entry: Entry, tag: u16, now: u64) -> u64 {
+        let rule = self.policies[at].rule(tag);
         let (charged_by, _) = self.origin(at, entry).unwrap_or((rule, 0));
         rule.carry(charged_by, charged_by.debt(entry.tat, now))
     }
@@ -128,11 +141,12 @@ impl Plan {
     /// The rule that `entry` was charged by, and its tag in this configuration.
     pub(crate) fn origin(&self, at: usize, entry: Entry) -> Option<(&Gcra, u16)> {
         let policy = &self.policies[at];
-        let tag = usize::from(entry.tag);
-        if entry.turn == self.turn() {
-            policy.rules.get(tag).map(|(_, rule)| (rule, entry.tag))
+        let tag = entry.mark.tag();
+        if entry.mark.turn() == self.turn() {
+            Some((policy.rule(tag), tag))
         } else {
-            policy.carried.get(tag).map(|(rule, tag)| (rule, *tag))
+            let carried = policy.carried.get(usize::from(tag));
+            carried.map(|(rule, tag)| (rule, *tag))
         }
     }
 
@@ -163,15 +177,14 @@ impl Plan {
             let longest = policy.rules.iter().map(|(_, rule)| rule.ceiling()).max();
             let horizon = now.saturating_add(longest.unwrap_or(0));
             table(policy.slot).rewrite(now, horizon, |entry| {
-                if entry.turn == self.turn() {
+                if entry.mark.turn() == self.turn() {
                     return Some(entry);
                 }
                 let tag = self.origin(at, entry).map_or(0, |(_, tag)| tag);
-                let debt = self.debt(at, Some(entry), policy.rule(tag), now);
+                let debt = self.debt(at, Some(entry), tag, now);
                 (debt > 0).then(|| Entry {
                     tat: now.saturating_add(debt),
-                    tag,
-                    turn: self.turn(),
+                    mark: Mark::new(tag, self.turn()),
                 })
             });
         }

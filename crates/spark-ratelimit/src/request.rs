@@ -1,14 +1,11 @@
 //! One request on its way through the policies: all of them, or none.
 
-use std::sync::atomic::Ordering;
-
 use crate::Charge;
 use crate::decision::{Standing, Tally};
-use crate::engine::Tables;
+use crate::engine::Engine;
 use crate::gcra::Verdict;
 use crate::plan::Plan;
-use crate::store::Entry;
-use crate::sync::AtomicU64;
+use crate::store::{Entry, Mark};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -42,11 +39,10 @@ impl Charges<'_> {
 }
 
 /// One request on its way through the policies.
+#[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) tables: &'a Tables,
-    pub(crate) capacity: usize,
-    pub(crate) epoch: &'a AtomicU64,
+    pub(crate) engine: &'a Engine,
     /// The tier's tag, where a policy has no quota for the key alone.
     pub(crate) tier: u16,
     pub(crate) charges: Charges<'a>,
@@ -59,16 +55,15 @@ impl Request<'_> {
     /// stays locked until then, and all requests lock in the same order.
     ///
     /// Into `marks` goes, by policy, the arrival time that was written and under which tag.
-    pub(crate) fn decide(&self, at: usize, tally: &mut Tally, marks: &mut [(u64, u16)]) -> Step {
-        let Some(policy) = self.plan.policies.get(at) else {
-            return self.conclude(tally);
-        };
+    #[inline]
+    pub(crate) fn decide(self, at: usize, tally: &mut Tally, marks: &mut [(u64, u16)]) -> Step {
+        let policy = &self.plan.policies[at];
         let charge = self.charges.of(at);
         let tag = policy.tag(charge.key, self.tier);
         let rule = policy.rule(tag);
-        let table = self.tables.get(policy.slot, self.capacity);
+        let table = self.engine.table(policy.slot);
         let mut set = table.lock(charge.key, self.now);
-        let before = self.plan.debt(at, set.get(), rule, self.now);
+        let before = self.plan.debt(at, set.get(), tag, self.now);
 
         let verdict = rule.ask(before, charge.cost);
         let after = match (self.mode, verdict) {
@@ -76,23 +71,22 @@ impl Request<'_> {
             (Mode::Charge, Verdict::Conforms { debt }) => debt,
             _ => before,
         };
-        let standing = Standing {
-            policy: at,
-            tag,
-            debt: after,
-        };
+        let standing = Standing::new(at, tag, after);
         match verdict {
-            Verdict::Conforms { .. } => tally.agrees(standing, self.plan),
-            Verdict::Wait { nanos } => tally.refuses(standing, Some(nanos), self.plan),
-            Verdict::Never => tally.refuses(standing, None, self.plan),
+            Verdict::Conforms { .. } => tally.agrees(standing, policy.shadow, self.plan),
+            Verdict::Wait { nanos } => tally.refuses(standing, Some(nanos), policy.shadow),
+            Verdict::Never => tally.refuses(standing, None, policy.shadow),
         }
 
-        let step = self.decide(at + 1, tally, marks);
+        let step = if at + 1 < self.plan.policies.len() {
+            self.ask_next(at + 1, tally, marks)
+        } else {
+            self.conclude(tally)
+        };
         if step == Step::Commit && after != before {
             let entry = Entry {
                 tat: self.now.saturating_add(after),
-                tag,
-                turn: self.plan.turn(),
+                mark: Mark::new(tag, self.plan.turn()),
             };
             set.put(entry, self.now);
             if let Some(mark) = marks.get_mut(at) {
@@ -102,8 +96,15 @@ impl Request<'_> {
         step
     }
 
-    fn conclude(&self, tally: &Tally) -> Step {
-        if self.epoch.load(Ordering::Acquire) != self.plan.epoch {
+    // Apart, so that the first policy, which often is the only one, is decided in place.
+    #[inline(never)]
+    fn ask_next(self, at: usize, tally: &mut Tally, marks: &mut [(u64, u16)]) -> Step {
+        self.decide(at, tally, marks)
+    }
+
+    #[inline]
+    fn conclude(self, tally: &Tally) -> Step {
+        if !self.engine.is_in_force(self.plan) {
             return Step::Stale;
         }
         match self.mode {
@@ -118,20 +119,19 @@ impl Request<'_> {
 mod tests {
     use super::*;
     use crate::{Key, Policy, Quota};
+    use spark_core::Clock;
     use std::time::Duration;
 
     #[test]
     fn what_was_decided_by_a_plan_that_is_replaced_is_not_written() {
         let quota = Quota::new(5, Duration::from_secs(1)).unwrap();
         let policies = ["a", "b"].map(|name| Policy::new(name, quota).unwrap());
-        let plan = Plan::new(&policies, None).unwrap();
-        let tables = Tables::new();
-        let decide = |epoch: u64, mode| {
+        let engine = Engine::new(Clock::system(), &policies, 8).unwrap();
+        let stale = Plan::new(&policies, Some(&engine.plan())).unwrap();
+        let decide = |plan: &Plan, mode| {
             let request = Request {
-                plan: &plan,
-                tables: &tables,
-                capacity: 8,
-                epoch: &AtomicU64::new(epoch),
+                plan,
+                engine: &engine,
                 tier: 0,
                 charges: Charges::All(Charge::new(Key::shared(), 1)),
                 now: 7,
@@ -139,13 +139,13 @@ mod tests {
             };
             request.decide(0, &mut Tally::default(), &mut [])
         };
-        let entries = || [0, 1].map(|slot| tables.get(slot, 8).lock(Key::shared(), 7).get());
+        let entries = || [0, 1].map(|slot| engine.table(slot).lock(Key::shared(), 7).get());
 
         for mode in [Mode::Charge, Mode::Force, Mode::Peek] {
-            assert!(decide(1, mode) == Step::Stale);
+            assert!(decide(&stale, mode) == Step::Stale);
             assert_eq!(entries(), [None, None]);
         }
-        assert!(decide(0, Mode::Charge) == Step::Commit);
+        assert!(decide(&engine.plan(), Mode::Charge) == Step::Commit);
         assert!(entries().iter().all(Option::is_some));
     }
 }

@@ -33,10 +33,26 @@ const SAMPLE: usize = 128;
 pub(crate) struct Entry {
     /// Theoretical arrival time, nanoseconds of the limiter's clock.
     pub(crate) tat: u64,
-    /// By which of the policy's quotas it was charged.
-    pub(crate) tag: u16,
-    /// The parity of the configuration that charged it.
-    pub(crate) turn: bool,
+    pub(crate) mark: Mark,
+}
+
+/// By which of the policy's quotas an entry was charged, and the parity of the configuration that
+/// charged it. In one word, as it is stored: it is on the way of every request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark(u16);
+
+impl Mark {
+    pub(crate) fn new(tag: u16, turn: bool) -> Self {
+        Self(tag << 1 | u16::from(turn))
+    }
+
+    pub(crate) fn tag(self) -> u16 {
+        self.0 >> 1
+    }
+
+    pub(crate) fn turn(self) -> bool {
+        self.0 & 1 == 1
+    }
 }
 
 pub(crate) struct Table {
@@ -55,8 +71,7 @@ struct Set(Mutex<Slots>);
 struct Slots {
     /// 32 bits of the key's hash.
     prints: [u32; WAYS],
-    /// 15 bits of the tag, and the turn.
-    marks: [u16; WAYS],
+    marks: [Mark; WAYS],
     /// Arrival times; 0 is empty, as is any time in the past.
     tats: [u64; WAYS],
     /// Keys of this set may be in debt in their second set until then.
@@ -79,18 +94,28 @@ impl Table {
     }
 
     /// Locks the set in which `key` is or would be; both of its sets where one does not tell.
+    #[inline]
     pub(crate) fn lock(&self, key: Key, now: u64) -> Locked<'_> {
         let hash = key.bits();
         let own = self.index(hash);
-        let locked = Locked::new(self, hash as u32, hold(&self.sets[own].0));
-        let settled = match locked.found {
-            Some(_) => true,
-            None => locked.room.tat <= now && locked.home.spilled_until <= now,
+        let home = hold(&self.sets[own].0);
+        let place = match home.find(hash as u32) {
+            Some(way) => Place::Home(way),
+            None => {
+                let room = home.room();
+                if (room.tat > now || home.spilled_until > now) && self.sets.len() > 1 {
+                    return self.lock_both(home, own, hash);
+                }
+                Place::Nowhere { room }
+            }
         };
-        if settled || self.sets.len() == 1 {
-            return locked;
+        Locked {
+            table: self,
+            print: hash as u32,
+            home,
+            second: None,
+            place,
         }
-        self.lock_second(locked, own, hash)
     }
 
     /// Changes every entry in debt, one set at a time; `None` removes it. No new debt may reach
@@ -154,7 +179,12 @@ impl Table {
 
     /// Locks the second set too. Sets are waited for in ascending order only.
     #[inline(never)]
-    fn lock_second<'a>(&'a self, locked: Locked<'a>, own: usize, hash: u64) -> Locked<'a> {
+    fn lock_both<'a>(
+        &'a self,
+        mut home: MutexGuard<'a, Slots>,
+        own: usize,
+        hash: u64,
+    ) -> Locked<'a> {
         // Any odd constant will do that lets the lower bits reach the upper ones: 2⁶⁴ ÷ φ.
         let mut other = self.index(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         if other == own {
@@ -165,12 +195,24 @@ impl Table {
         } else if let Some(second) = try_hold(&self.sets[other].0) {
             second
         } else {
-            drop(locked.home);
+            drop(home);
             let second = hold(&self.sets[other].0);
-            let home = hold(&self.sets[own].0);
-            return Locked::new(self, locked.print, home).with_second(second);
+            home = hold(&self.sets[own].0);
+            second
         };
-        locked.with_second(second)
+        let print = hash as u32;
+        let place = match (home.find(print), second.find(print)) {
+            (Some(way), _) => Place::Home(way),
+            (None, Some(way)) => Place::Second { way, room: home.room() },
+            (None, None) => Place::Nowhere { room: home.room() },
+        };
+        Locked {
+            table: self,
+            print,
+            home,
+            second: Some(second),
+            place,
+        }
     }
 }
 
@@ -180,15 +222,15 @@ pub(crate) struct Locked<'a> {
     print: u32,
     home: MutexGuard<'a, Slots>,
     second: Option<MutexGuard<'a, Slots>>,
-    found: Option<Place>,
-    /// Where the key's own set has room first; known where the key is not found in it.
-    room: Room,
+    place: Place,
 }
 
+/// Where a key's entry is; and if it is not in its own set, where there is room first.
 #[derive(Clone, Copy)]
 enum Place {
     Home(usize),
-    Second(usize),
+    Second { way: usize, room: Room },
+    Nowhere { room: Room },
 }
 
 /// The slot of a set that owes least.
@@ -198,98 +240,79 @@ struct Room {
     tat: u64,
 }
 
-impl<'a> Locked<'a> {
-    fn new(table: &'a Table, print: u32, home: MutexGuard<'a, Slots>) -> Self {
-        let found = home.find(print).map(Place::Home);
-        let room = match found {
-            Some(_) => Room { way: 0, tat: 0 },
-            None => home.room(),
-        };
-        Self {
-            table,
-            print,
-            home,
-            second: None,
-            found,
-            room,
-        }
-    }
-
-    fn with_second(mut self, second: MutexGuard<'a, Slots>) -> Self {
-        if self.found.is_none() {
-            self.found = second.find(self.print).map(Place::Second);
-        }
-        self.second = Some(second);
-        self
-    }
-
+impl Locked<'_> {
+    #[inline]
     pub(crate) fn get(&self) -> Option<Entry> {
-        match (self.found?, &self.second) {
+        match (self.place, &self.second) {
             (Place::Home(way), _) => Some(self.home.entry(way)),
-            (Place::Second(way), Some(second)) => Some(second.entry(way)),
-            (Place::Second(_), None) => None,
+            (Place::Second { way, .. }, Some(second)) => Some(second.entry(way)),
+            _ => None,
         }
     }
 
     /// Writes the key's entry. Where there is no room, the least indebted goes.
+    #[inline]
     pub(crate) fn put(&mut self, entry: Entry, now: u64) {
-        let place = match self.found {
-            Some(Place::Home(way)) => Place::Home(way),
-            _ => self.make_room(now),
-        };
-        match (place, &mut self.second) {
-            (Place::Second(way), Some(second)) => {
-                second.prints[way] = self.print;
-                second.write(way, entry);
-                self.home.spilled_until = self.home.spilled_until.max(entry.tat);
-            }
-            (Place::Home(way) | Place::Second(way), _) => {
-                self.home.prints[way] = self.print;
-                self.home.write(way, entry);
-            }
+        match self.place {
+            Place::Home(way) => self.home.write(way, entry),
+            _ => self.put_elsewhere(entry, now),
         }
-        self.found = Some(place);
     }
 
     pub(crate) fn clear(&mut self) {
-        match (self.found, &mut self.second) {
-            (Some(Place::Home(way)), _) => self.home.write(way, Entry::NONE),
-            (Some(Place::Second(way)), Some(second)) => second.write(way, Entry::NONE),
+        match (self.place, &mut self.second) {
+            (Place::Home(way), _) => self.home.write(way, Entry::NONE),
+            (Place::Second { way, .. }, Some(second)) => second.write(way, Entry::NONE),
             _ => {}
         }
     }
 
-    /// Where to write a key that is not in its own set.
-    fn make_room(&mut self, now: u64) -> Place {
-        let home = Place::Home(self.room.way);
-        if self.room.tat <= now {
-            // Back to where it belongs, if it was elsewhere.
-            self.clear();
-            return home;
-        }
-        let second = self.second.as_ref().map(|second| second.room());
-        match (self.found, second) {
-            (Some(found), _) => found,
-            (None, Some(second)) if second.tat < self.room.tat => {
-                self.evict(second, now);
-                Place::Second(second.way)
+    #[inline(never)]
+    fn put_elsewhere(&mut self, entry: Entry, now: u64) {
+        let (way, in_second) = self.make_room(now);
+        match &mut self.second {
+            Some(second) if in_second => {
+                second.prints[way] = self.print;
+                second.write(way, entry);
+                self.home.spilled_until = self.home.spilled_until.max(entry.tat);
+                let room = self.home.room();
+                self.place = Place::Second { way, room };
             }
-            (None, _) => {
-                self.evict(self.room, now);
-                home
+            _ => {
+                self.home.prints[way] = self.print;
+                self.home.write(way, entry);
+                self.place = Place::Home(way);
             }
         }
     }
 
-    fn evict(&self, room: Room, now: u64) {
-        if room.tat > now {
+    /// Which slot a key gets that is not in its own set, and whether it is in the second.
+    fn make_room(&mut self, now: u64) -> (usize, bool) {
+        let room = match self.place {
+            // Back to where it belongs.
+            Place::Second { room, .. } if room.tat <= now => {
+                self.clear();
+                return (room.way, false);
+            }
+            Place::Home(way) => return (way, false),
+            Place::Second { way, .. } => return (way, true),
+            Place::Nowhere { room } => room,
+        };
+        let second = self.second.as_ref().map(|second| second.room());
+        let (least, in_second) = match second {
+            Some(second) if room.tat > now && second.tat < room.tat => (second, true),
+            _ => (room, false),
+        };
+        if least.tat > now {
             self.table.evicted.0.fetch_add(1, Ordering::Relaxed);
         }
+        (least.way, in_second)
     }
 }
 
 impl Slots {
     // A slot that was given up keeps its print: a key is then found where it was, owing nothing.
+    #[inline]
     fn find(&self, print: u32) -> Option<usize> {
         let mut same = 0u32;
         for (way, it) in self.prints.iter().enumerate() {
@@ -311,25 +334,25 @@ impl Slots {
         room
     }
 
+    #[inline]
     fn entry(&self, way: usize) -> Entry {
         Entry {
             tat: self.tats[way],
-            tag: self.marks[way] >> 1,
-            turn: self.marks[way] & 1 == 1,
+            mark: self.marks[way],
         }
     }
 
+    #[inline]
     fn write(&mut self, way: usize, entry: Entry) {
         self.tats[way] = entry.tat;
-        self.marks[way] = entry.tag << 1 | u16::from(entry.turn);
+        self.marks[way] = entry.mark;
     }
 }
 
 impl Entry {
     const NONE: Self = Self {
         tat: 0,
-        tag: 0,
-        turn: false,
+        mark: Mark(0),
     };
 }
 
@@ -366,7 +389,9 @@ mod tests {
         let key = Key::of("a");
         for tag in [0, 1, 1_000, MAX_TAGS as u16 - 1] {
             for turn in [false, true] {
-                let entry = Entry { tat: 5, tag, turn };
+                let mark = Mark::new(tag, turn);
+                let entry = Entry { tat: 5, mark };
+                assert_eq!((mark.tag(), mark.turn()), (tag, turn));
                 table.lock(key, 0).put(entry, 0);
                 assert_eq!(table.lock(key, 0).get(), Some(entry));
             }
@@ -481,12 +506,13 @@ mod tests {
         let mut seen = 0;
         table.rewrite(0, 1_000, |old| {
             seen += 1;
-            (old.tat % 4 == 0).then_some(Entry { tat: 1_000, tag: 3, ..old })
+            let mark = Mark::new(3, true);
+            (old.tat % 4 == 0).then_some(Entry { tat: 1_000, mark })
         });
         assert_eq!((seen, table.occupied(0)), (12, 6));
         for n in (1..12).step_by(2) {
             let entry = table.lock(key(2, 1, n), 999).get();
-            assert_eq!(entry.map(|it| (it.tat, it.tag)), Some((1_000, 3)), "{n}");
+            assert_eq!(entry.map(|it| (it.tat, it.mark.tag())), Some((1_000, 3)), "{n}");
         }
     }
 }
