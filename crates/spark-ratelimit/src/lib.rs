@@ -96,6 +96,7 @@
 
 mod admit;
 mod builder;
+mod choice;
 mod decision;
 mod error;
 mod future;
@@ -111,9 +112,13 @@ mod plan;
 mod policy;
 mod quota;
 mod request;
+#[cfg(feature = "axum")]
+mod route;
 mod service;
+mod sip;
 mod stats;
 mod store;
+mod subject;
 
 pub use builder::LimiterBuilder;
 pub use decision::{Decision, PolicyState};
@@ -121,10 +126,11 @@ pub use error::ConfigError;
 pub use future::ResponseFuture;
 pub use head::Head;
 pub use key::Key;
-pub use key_by::{ChooseKey, KeyBy, Subject};
+pub use key_by::KeyBy;
 pub use layer::{Headers, RateLimitLayer};
 pub use limiter::Limiter;
 pub use policy::Policy;
 pub use quota::Quota;
 pub use service::RateLimit;
 pub use stats::TableStats;
+pub use subject::{ChooseKey, Subject, Unknown};
