@@ -19,9 +19,9 @@ use crate::{ChooseKey, Head, Key, Subject, Unknown};
 /// use spark_ratelimit::{Key, KeyBy};
 /// let by_caller = KeyBy::principal();
 /// let by_address = KeyBy::client_ip();
-/// let by_path = KeyBy::from_fn(|head| Some(Key::of(head.uri.path())));
+/// let reads_and_writes = KeyBy::from_fn(|head| Some(Key::of(&head.method.is_safe())));
 /// assert_eq!(
-///     format!("{:?}", KeyBy::principal().and(by_path)),
+///     format!("{:?}", KeyBy::principal().and(reads_and_writes)),
 ///     "(tenant, else network/64) and custom"
 /// );
 /// ```
@@ -141,12 +141,19 @@ impl KeyBy {
         Self::new(Choice::Custom(Arc::new(choose)))
     }
 
-    /// By a function, without tiers.
+    /// By a function, without tiers. What the caller chooses freely, such as the path, is no key
+    /// that limits them: each new value is a fresh bucket.
     ///
     /// # Example
     /// ```
     /// # use spark_ratelimit::{Key, KeyBy};
-    /// let by_host = KeyBy::from_fn(|head| head.uri.host().map(Key::of));
+    /// /// The client's certificate, from a layer that ends TLS.
+    /// #[derive(Clone)]
+    /// struct Certificate(Vec<u8>);
+    ///
+    /// let by_certificate = KeyBy::from_fn(|head| {
+    ///     head.extensions.get().map(|Certificate(der)| Key::of(der))
+    /// });
     /// ```
     pub fn from_fn(choose: impl Fn(&Head<'_>) -> Option<Key> + Send + Sync + 'static) -> Self {
         Self::custom(Function(choose))
@@ -175,8 +182,8 @@ impl KeyBy {
     /// # Example
     /// ```
     /// # use spark_ratelimit::{Key, KeyBy};
-    /// let model = KeyBy::from_fn(|head| head.headers.get("x-model").map(|model| Key::of(model)));
-    /// let key_by = KeyBy::principal().and(model);
+    /// let reads_and_writes = KeyBy::from_fn(|head| Some(Key::of(&head.method.is_safe())));
+    /// let key_by = KeyBy::principal().and(reads_and_writes);
     /// ```
     #[must_use]
     pub fn and(self, other: Self) -> Self {

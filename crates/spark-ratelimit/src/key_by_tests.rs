@@ -274,3 +274,27 @@ fn debug_tells_what_is_tried_in_which_order() {
     let text = "(tenant, else network/64) and (header x-app, else custom), else refused";
     assert_eq!(format!("{by:?}"), text);
 }
+
+#[tokio::test]
+async fn r4_a_refusal_is_503_and_the_service_never_hears_of_it() {
+    use crate::{Limiter, Policy, Quota, RateLimitLayer};
+    use spark_core::Refusal;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    let quota = Quota::new(1, std::time::Duration::from_secs(1)).unwrap();
+    let policy = Policy::new("requests", quota).unwrap();
+    let limiter = Limiter::builder().policy(policy).build().unwrap();
+    let layer = RateLimitLayer::new(limiter).key(KeyBy::principal().unknown(Unknown::Refuse));
+    let reached = service_fn(|_: Request<()>| async {
+        panic!("reached");
+        #[allow(unreachable_code, reason = "for the types")]
+        Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+    });
+    for _ in 0..3 {
+        let service = layer.layer(reached);
+        let response = service.oneshot(Request::new(())).await.unwrap();
+        assert_eq!(response.status(), 503);
+        let refusal: &Refusal = response.extensions().get().unwrap();
+        assert_eq!(refusal.by, "ratelimit");
+    }
+}

@@ -1,9 +1,8 @@
 //! SipHash-1-3, which std's `HashMap` uses, for keys that are hashed once and in few pieces.
 //!
-//! std offers it under a random key only through `RandomState`, whose hasher keeps its unfinished
-//! word in memory and pays for that at every small write: a network costs it two to three times as
-//! many instructions. Here a write of known size becomes straight code. A test holds this against
-//! std's.
+//! std offers it under a random key only through `RandomState`, whose hasher pays for every small
+//! write: a network takes it twice the instructions. Here a write of known size becomes straight
+//! code. Tests hold it against std's.
 
 use std::hash::Hasher;
 
@@ -76,11 +75,6 @@ impl Hasher for Sip {
     }
 
     #[inline]
-    fn write_u16(&mut self, value: u16) {
-        self.short(value.into(), 2);
-    }
-
-    #[inline]
     fn write_u32(&mut self, value: u32) {
         self.short(value.into(), 4);
     }
@@ -88,11 +82,6 @@ impl Hasher for Sip {
     #[inline]
     fn write_u64(&mut self, value: u64) {
         self.short(value, 8);
-    }
-
-    #[inline]
-    fn write_usize(&mut self, value: usize) {
-        self.short(value as u64, 8);
     }
 
     #[inline]
@@ -151,35 +140,29 @@ mod tests {
     use proptest::prelude::*;
     use std::hash::DefaultHasher;
 
-    /// The first vectors of SipHash-1-3: the key 00 01 … 0f over "", 00, 00 01, …
+    /// The first test vector of SipHash-1-3: the key 00 01 … 0f over nothing.
     #[test]
     fn it_is_siphash_1_3() {
-        let seed = Seed(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
-        let hash = |length: u8| {
-            let mut sip = Sip::new(seed);
-            sip.write(&(0..length).collect::<Vec<_>>());
-            sip.finish()
-        };
-        assert_eq!(hash(0).to_le_bytes(), *b"\xdc\xc4\x0f\x05\x58\x01\xac\xab");
+        let sip = Sip::new(Seed(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908));
+        assert_eq!(sip.finish(), 0xabac_0158_050f_c4dc);
     }
 
     proptest! {
         /// `DefaultHasher::new` is SipHash-1-3 under a key of zeroes.
         #[test]
         fn in_whatever_pieces_it_is_what_std_makes_of_the_bytes(
-            pieces in vec((0..6, any::<u64>(), vec(any::<u8>(), 0..40)), 0..8)
+            pieces in vec((0..4, any::<u64>(), vec(any::<u8>(), 0..40)), 0..8)
         ) {
             let (mut ours, mut theirs) = (Sip::new(Seed(0, 0)), DefaultHasher::new());
             for (kind, value, bytes) in pieces {
-                let size = match kind {
-                    0 => { ours.write_u8(value as u8); 1 }
-                    1 => { ours.write_u16(value as u16); 2 }
-                    2 => { ours.write_u32(value as u32); 4 }
-                    3 => { ours.write_u64(value); 8 }
-                    4 => { ours.write_usize(value as usize); 8 }
-                    _ => { ours.write(&bytes); theirs.write(&bytes); 0 }
+                let little_end = value.to_le_bytes();
+                let written = match kind {
+                    0 => { ours.write_u8(value as u8); &little_end[..1] }
+                    1 => { ours.write_u32(value as u32); &little_end[..4] }
+                    2 => { ours.write_u64(value); &little_end[..] }
+                    _ => { ours.write(&bytes); &bytes[..] }
                 };
-                theirs.write(&value.to_le_bytes()[..size]);
+                theirs.write(written);
             }
             prop_assert_eq!(ours.finish(), theirs.finish());
         }
