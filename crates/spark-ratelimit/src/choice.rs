@@ -55,11 +55,12 @@ impl Choice {
         }
     }
 
-    pub(crate) fn look<'a>(&self, head: &Head<'a>) -> Known<'a> {
+    /// `context` is the one of `head`, looked up once for all parts.
+    pub(crate) fn look<'a>(&self, head: &Head<'a>, context: Option<&'a Context>) -> Known<'a> {
         match self {
-            Self::Tenant => tenant(head),
+            Self::Tenant => tenant(context),
             Self::Network { v6_prefix } => {
-                let ip = client_ip(head);
+                let ip = client_ip(head, context);
                 Known::or_missed(ip.map(|ip| Key::network(ip, *v6_prefix)), Missed::Address)
             }
             Self::Header { name, key } => {
@@ -69,8 +70,8 @@ impl Choice {
             #[cfg(feature = "axum")]
             Self::Route => Known::or_missed(crate::route::key(head), Missed::Route),
             Self::Custom(choose) => Known::or_missed(choose.choose(head), Missed::Custom),
-            Self::Or(both) => first(both, head),
-            Self::And(both) => together(both, head),
+            Self::Or(both) => first(both, head, context),
+            Self::And(both) => together(both, head, context),
         }
     }
 }
@@ -84,8 +85,8 @@ impl<'a> Known<'a> {
     }
 }
 
-fn tenant<'a>(head: &Head<'a>) -> Known<'a> {
-    let principal = Context::of(head.extensions).and_then(Context::principal);
+fn tenant(context: Option<&Context>) -> Known<'_> {
+    let principal = context.and_then(Context::principal);
     let subject = match principal {
         Some(Principal::User(user)) => Some(Subject {
             key: Key::tenant(&user.tenant),
@@ -102,12 +103,16 @@ fn tenant<'a>(head: &Head<'a>) -> Known<'a> {
     }
 }
 
-fn first<'a>((one, other): &(Choice, Choice), head: &Head<'a>) -> Known<'a> {
-    let one = one.look(head);
+fn first<'a>(
+    (one, other): &(Choice, Choice),
+    head: &Head<'a>,
+    context: Option<&'a Context>,
+) -> Known<'a> {
+    let one = one.look(head, context);
     if one.subject.is_some() {
         return one;
     }
-    let other = other.look(head);
+    let other = other.look(head, context);
     Known {
         subject: other.subject,
         // Whoever says `or` expects the first not to know: of an anonymous caller, of a request
@@ -119,12 +124,16 @@ fn first<'a>((one, other): &(Choice, Choice), head: &Head<'a>) -> Known<'a> {
     }
 }
 
-fn together<'a>((one, other): &(Choice, Choice), head: &Head<'a>) -> Known<'a> {
-    let one = one.look(head);
+fn together<'a>(
+    (one, other): &(Choice, Choice),
+    head: &Head<'a>,
+    context: Option<&'a Context>,
+) -> Known<'a> {
+    let one = one.look(head, context);
     let Some(first) = one.subject else {
         return one;
     };
-    let other = other.look(head);
+    let other = other.look(head, context);
     Known {
         subject: other.subject.map(|second| Subject {
             key: first.key.and(second.key),
@@ -135,8 +144,8 @@ fn together<'a>((one, other): &(Choice, Choice), head: &Head<'a>) -> Known<'a> {
 }
 
 /// The address that the edge worked out; the peer's where no edge layer of ours stands outside.
-fn client_ip(head: &Head<'_>) -> Option<ClientIp> {
-    match Context::of(head.extensions).and_then(Context::client_ip) {
+fn client_ip(head: &Head<'_>, context: Option<&Context>) -> Option<ClientIp> {
+    match context.and_then(Context::client_ip) {
         Some(ip) => Some(ip),
         None => peer_addr(head.extensions).map(|peer| ClientIp::new(peer.ip())),
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderName;
+use spark_core::Context;
 
 use crate::choice::Choice;
 use crate::subject::Found;
@@ -221,7 +222,7 @@ impl KeyBy {
     }
 
     pub(crate) fn find<'a>(&self, head: &Head<'a>) -> Found<'a> {
-        let known = self.choice.look(head);
+        let known = self.choice.look(head, Context::of(head.extensions));
         Found {
             subject: known.subject.unwrap_or_else(|| Key::shared().into()),
             missed: known.missed,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::subject::Missed;
 use http::{HeaderValue, Request};
-use spark_core::{ClientIp, Context, Instant, Name, PeerAddr, Principal, User};
+use spark_core::{ClientIp, Instant, Name, PeerAddr, Principal, User};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
