@@ -4,9 +4,9 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use spark_core::{Miswired, Problem, Shape};
 
 use crate::headers::{RATE_LIMIT, RATE_LIMIT_POLICY};
-use crate::key_by::Missed;
 use crate::layer::Config;
 use crate::metrics::Meter;
+use crate::subject::Missed;
 use crate::{Decision, Head, Headers, Key};
 
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -54,6 +54,10 @@ impl Shared {
 
         let found = self.config.key.find(&head);
         self.report(found.missed);
+        if found.refuse {
+            let shape = Shape::of(head.extensions, head.headers);
+            return Admission::Refuse(caller_unknown(), shape);
+        }
         let limiter = &self.config.limiter;
         let charge = (limiter.engine().id, found.subject.key);
         if Charged::holds(head.extensions, charge) {
@@ -79,14 +83,8 @@ impl Shared {
     fn report(&self, missed: Option<Missed>) {
         match missed {
             None => {}
-            Some(Missed::Everything) => self.missing.report(
-                "nothing tells whose request it is, so all such requests share one bucket: serve \
-                 with spark-serve or axum's ConnectInfo, so that the peer's address is known",
-            ),
-            Some(Missed::Principal) => self.unauthenticated.report(
-                "no layer outside said who calls, so the network stands in: put the auth layer \
-                 outside, or choose KeyBy::client_ip",
-            ),
+            Some(Missed::Principal) => self.unauthenticated.report(Missed::Principal.mend()),
+            Some(missed) => self.missing.report(missed.mend()),
         }
     }
 
@@ -111,6 +109,16 @@ impl Shared {
         }
         problem.member("violated-policies", violated.into())
     }
+}
+
+#[cold]
+fn caller_unknown() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "ratelimit",
+        "caller_unknown",
+    )
+    .detail("Nothing tells whose quota the request is to be charged to.")
 }
 
 impl Fields {

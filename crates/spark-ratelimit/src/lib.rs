@@ -97,6 +97,7 @@
 mod admit;
 mod builder;
 mod charge;
+mod choice;
 mod concurrency;
 mod decision;
 mod engine;
@@ -120,9 +121,13 @@ mod plan;
 mod policy;
 mod quota;
 mod request;
+#[cfg(feature = "axum")]
+mod route;
 mod service;
+mod sip;
 mod stats;
 mod store;
+mod subject;
 mod sync;
 mod unit;
 
@@ -136,7 +141,7 @@ pub use future::ResponseFuture;
 pub use governor::BoundedStateStore;
 pub use head::Head;
 pub use key::Key;
-pub use key_by::{ChooseKey, KeyBy, Subject};
+pub use key_by::KeyBy;
 pub use layer::{Headers, RateLimitLayer};
 pub use limiter::Limiter;
 pub use permit::Permit;
@@ -144,4 +149,5 @@ pub use policy::Policy;
 pub use quota::Quota;
 pub use service::RateLimit;
 pub use stats::TableStats;
+pub use subject::{ChooseKey, Subject, Unknown};
 pub use unit::Unit;
