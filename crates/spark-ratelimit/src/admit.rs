@@ -124,8 +124,12 @@ fn caller_unknown() -> Problem {
 impl Fields {
     fn of(decision: &Decision<'_>) -> Self {
         Self {
-            limit: decision.rate_limit_field().unwrap_or(HeaderValue::from_static("")),
-            policy: decision.rate_limit_policy_field().unwrap_or(HeaderValue::from_static("")),
+            limit: decision
+                .rate_limit_field()
+                .unwrap_or(HeaderValue::from_static("")),
+            policy: decision
+                .rate_limit_policy_field()
+                .unwrap_or(HeaderValue::from_static("")),
         }
     }
 

@@ -301,7 +301,9 @@ mod tests {
     fn a_lowered_limit_waits_until_enough_has_ended() {
         let limiter = ConcurrencyLimiter::new(Concurrency::new("c", 3).unwrap());
         let key = Key::of("a");
-        let mut held: Vec<InFlight> = (0..3).map(|_| limiter.acquire(&key, None).unwrap()).collect();
+        let mut held: Vec<InFlight> = (0..3)
+            .map(|_| limiter.acquire(&key, None).unwrap())
+            .collect();
         limiter.reconfigure(Concurrency::new("c", 1).unwrap());
         let full = |in_flight| AtCapacity { in_flight, most: 1 };
         for left in (1..=3).rev() {

@@ -308,7 +308,8 @@ impl<'a> Decision<'a> {
     }
 
     fn plan(&self) -> &Plan {
-        self.plan.get_or_init(|| self.engine.plan_of(self.attempt.epoch))
+        self.plan
+            .get_or_init(|| self.engine.plan_of(self.attempt.epoch))
     }
 
     /// The policy to report, and how the key stands with it.
@@ -316,7 +317,9 @@ impl<'a> Decision<'a> {
         let standing = self.attempt.tally.tightest;
         let policies = &self.plan().policies;
         // Where two reconfigurations passed since, the plan may have fewer.
-        let policy = policies.get(usize::from(standing.policy)).unwrap_or(&policies[0]);
+        let policy = policies
+            .get(usize::from(standing.policy))
+            .unwrap_or(&policies[0]);
         (policy, standing)
     }
 

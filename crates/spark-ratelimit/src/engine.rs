@@ -237,7 +237,9 @@ impl Engine {
             set.put(Entry { tat, mark }, now);
             return true;
         }
-        let Some(entry) = entry.filter(|_| unchanged) else { return true };
+        let Some(entry) = entry.filter(|_| unchanged) else {
+            return true;
+        };
         let account = part.account();
         let most = rule.span(part.reserved - actual);
         let back = part.to_give_back(entry.tat, self.permits.returned(account), now, most);

@@ -18,7 +18,9 @@ const MAX_LIMIT_FIELD: usize = 128;
 ///
 /// The draft wants whole seconds. A window that is none is written as the next whole second, with
 /// the quota of that time, rounded down: 10 per 100 ms is `q=100;w=1`.
-pub(crate) fn policy_field<'a>(policies: impl Iterator<Item = (&'a str, Unit, Quota)>) -> Option<HeaderValue> {
+pub(crate) fn policy_field<'a>(
+    policies: impl Iterator<Item = (&'a str, Unit, Quota)>,
+) -> Option<HeaderValue> {
     let mut text = String::new();
     for (name, _unit, quota) in policies {
         let window = quota.per_nanos().div_ceil(SECOND);
@@ -121,7 +123,14 @@ mod tests {
     #[test]
     fn several_policies_are_a_list() {
         let quota = |n, secs| Quota::new(n, Duration::from_secs(secs)).unwrap();
-        let field = policy_field([("s", Unit::Requests, quota(10, 1)), ("day", Unit::Requests, quota(9, 86_400))].into_iter()).unwrap();
+        let field = policy_field(
+            [
+                ("s", Unit::Requests, quota(10, 1)),
+                ("day", Unit::Requests, quota(9, 86_400)),
+            ]
+            .into_iter(),
+        )
+        .unwrap();
         assert_eq!(field, r#""s";q=10;w=1, "day";q=9;w=86400"#);
     }
 

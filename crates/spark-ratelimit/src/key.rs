@@ -158,6 +158,7 @@ impl Key {
         }
     }
 
+    #[inline]
     fn v4(bits: u32) -> Self {
         Self::hash(Kind::Network, |to| to.write_u32(bits))
     }

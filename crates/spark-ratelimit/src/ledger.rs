@@ -117,11 +117,17 @@ mod tests {
         assert_eq!(ledger.open(7, 2), Err(2));
         ledger.give_back(7, 30);
         ledger.close(7);
-        assert_eq!((ledger.count(7), ledger.returned(7), ledger.keys()), (1, 30, 1));
+        assert_eq!(
+            (ledger.count(7), ledger.returned(7), ledger.keys()),
+            (1, 30, 1)
+        );
         ledger.close(7);
         ledger.close(7);
         ledger.give_back(7, 1);
-        assert_eq!((ledger.count(7), ledger.returned(7), ledger.keys()), (0, 0, 0));
+        assert_eq!(
+            (ledger.count(7), ledger.returned(7), ledger.keys()),
+            (0, 0, 0)
+        );
         assert_eq!(ledger.open(7, 0), Err(0));
         assert_eq!(ledger.keys(), 0);
     }

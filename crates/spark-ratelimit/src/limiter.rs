@@ -119,7 +119,11 @@ impl Limiter {
     /// assert!(decision.allowed());
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn check_each(&self, tier: Option<&str>, charge: impl FnMut(&str) -> Charge) -> Decision<'_> {
+    pub fn check_each(
+        &self,
+        tier: Option<&str>,
+        charge: impl FnMut(&str) -> Charge,
+    ) -> Decision<'_> {
         self.decide_each(tier, charge, Mode::Charge)
     }
 
@@ -135,7 +139,11 @@ impl Limiter {
     /// assert!(limiter.peek_each(None, |_| Charge::new(Key::shared(), 1)).allowed());
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn peek_each(&self, tier: Option<&str>, charge: impl FnMut(&str) -> Charge) -> Decision<'_> {
+    pub fn peek_each(
+        &self,
+        tier: Option<&str>,
+        charge: impl FnMut(&str) -> Charge,
+    ) -> Decision<'_> {
         self.decide_each(tier, charge, Mode::Peek)
     }
 
@@ -163,7 +171,12 @@ impl Limiter {
     /// assert!(limiter.acquire(&Key::of("acme"), None, 7_000).is_ok());
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn acquire(&self, key: &Key, tier: Option<&str>, estimate: u64) -> Result<Permit, Decision<'_>> {
+    pub fn acquire(
+        &self,
+        key: &Key,
+        tier: Option<&str>,
+        estimate: u64,
+    ) -> Result<Permit, Decision<'_>> {
         let charge = Charge::estimate(*key, estimate);
         self.reserve(tier, |_| charge)
     }
@@ -330,7 +343,10 @@ impl Limiter {
             let charges = Charges::Each(ask(&plan, &mut charge, &mut room));
             let mut decision = Decision::new(&self.engine);
             let attempt = decision.attempt();
-            if self.engine.attempt(&plan, charges, tier, mode, &mut [], attempt) {
+            if self
+                .engine
+                .attempt(&plan, charges, tier, mode, &mut [], attempt)
+            {
                 decision.note_own_field(charges);
                 return decision;
             }
@@ -351,7 +367,10 @@ impl Limiter {
             let mut marks = [(0, 0); MAX_POLICIES];
             let mut decision = Decision::new(&self.engine);
             let attempt = decision.attempt();
-            if !self.engine.attempt(&plan, charges, tier, Mode::Charge, &mut marks, attempt) {
+            if !self
+                .engine
+                .attempt(&plan, charges, tier, Mode::Charge, &mut marks, attempt)
+            {
                 continue;
             }
             if decision.allowed() {

@@ -204,7 +204,11 @@ fn a_reload_against_a_charge() {
         let limiter = limiter(8, [policy("a", 10), policy("b", 10)]);
         let (other, late) = (limiter.clone(), limiter.clone());
         race(
-            move || other.reconfigure(vec![policy("b", 20), policy("a", 20)]).unwrap(),
+            move || {
+                other
+                    .reconfigure(vec![policy("b", 20), policy("a", 20)])
+                    .unwrap()
+            },
             || assert!(late.check(&key(0, 0), None, 5).allowed()),
         );
         let left = remaining(&limiter, key(0, 0));
@@ -223,7 +227,10 @@ fn a_reload_against_a_settlement() {
             || permit.settle(1),
         );
         let left = remaining(&limiter, key(0, 0));
-        assert!(left == 18 || left == 8, "given back before, or not at all: {left}");
+        assert!(
+            left == 18 || left == 8,
+            "given back before, or not at all: {left}"
+        );
     });
 }
 
@@ -236,7 +243,9 @@ fn no_more_at_once_than_the_limit() {
         let there = std::sync::Arc::clone(&now);
         let work = |limiter: &ConcurrencyLimiter, now: &loom::sync::atomic::AtomicU32| {
             use std::sync::atomic::Ordering::SeqCst;
-            let Ok(one) = limiter.acquire(&key(0, 0), None) else { return false };
+            let Ok(one) = limiter.acquire(&key(0, 0), None) else {
+                return false;
+            };
             assert_eq!(now.fetch_add(1, SeqCst), 0);
             now.fetch_sub(1, SeqCst);
             drop(one);

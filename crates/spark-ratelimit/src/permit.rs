@@ -106,7 +106,11 @@ impl Permit {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn reserved(&self) -> u64 {
-        self.parts.iter().map(|part| part.reserved).max().unwrap_or(0)
+        self.parts
+            .iter()
+            .map(|part| part.reserved)
+            .max()
+            .unwrap_or(0)
     }
 
     /// So many units were used: gives the rest back, or charges what is missing.

@@ -98,8 +98,13 @@ impl Plan {
     }
 
     /// A tier's tag; everybody else's where no policy names the tier.
+    #[inline]
     pub(crate) fn tag(&self, tier: Option<&str>) -> u16 {
-        let Some(tier) = tier else { return 0 };
+        tier.map_or(0, |tier| self.tag_of(tier))
+    }
+
+    #[inline(never)]
+    fn tag_of(&self, tier: &str) -> u16 {
         self.tiers
             .binary_search_by(|(name, _)| name.as_str().cmp(tier))
             .map_or(0, |at| self.tiers[at].1)
@@ -359,7 +364,8 @@ mod tests {
         assert_eq!((ids(&second), ids(&fourth)), (vec![0, 1, 2], vec![3, 1, 2]));
         let field = fourth.fields[0].as_ref();
         assert_eq!(
-            field.unwrap(), r#""b";q=1;w=1, "c";q=1;w=1, "a";q=1;w=1"#,
+            field.unwrap(),
+            r#""b";q=1;w=1, "c";q=1;w=1, "a";q=1;w=1"#,
             "as given"
         );
     }

@@ -62,9 +62,14 @@ pub(crate) struct Table {
 
 /// Aligned to the pair of cache lines that it fills, lock included: no third line is touched, and no
 /// neighbour's lock disturbs.
-#[repr(align(128))]
+#[repr(C, align(128))]
 #[derive(Default)]
-struct Set(Mutex<Slots>);
+struct Set {
+    slots: Mutex<Slots>,
+    /// Keys of this set may be in debt in their second set until then. Written with the lock held;
+    /// outside of it so that the second line can be asked for before.
+    spilled_until: AtomicU64,
+}
 
 /// Columns, so that all eight prints are compared at once.
 #[derive(Default)]
@@ -74,8 +79,6 @@ struct Slots {
     marks: [Mark; WAYS],
     /// Arrival times; 0 is empty, as is any time in the past.
     tats: [u64; WAYS],
-    /// Keys of this set may be in debt in their second set until then.
-    spilled_until: u64,
 }
 
 /// On a cache line of its own: it is written under a flood, while its neighbours are only read.
@@ -93,25 +96,33 @@ impl Table {
         }
     }
 
-    /// Locks the set in which `key` is or would be; both of its sets where one does not tell.
-    #[inline]
+    /// Locks what holds the key's entry: the set in which it is or would be; both of its sets where
+    /// one does not tell.
+    #[inline(always)]
     pub(crate) fn lock(&self, key: Key, now: u64) -> Locked<'_> {
         let hash = key.bits();
         let own = self.index(hash);
-        let home = hold(&self.sets[own].0);
+        let set = &self.sets[own];
+        let found = Found {
+            table: self,
+            set,
+            own,
+            hash,
+        };
+        let home = hold(&set.slots);
         let place = match home.find(hash as u32) {
             Some(way) => Place::Home(way),
             None => {
                 let room = home.room();
-                if (room.tat > now || home.spilled_until > now) && self.sets.len() > 1 {
-                    return self.lock_both(home, own, hash);
+                let spilled = set.spilled_until() > now;
+                if (room.tat > now || spilled) && self.sets.len() > 1 {
+                    return found.lock_both(home);
                 }
                 Place::Nowhere { room }
             }
         };
         Locked {
-            table: self,
-            print: hash as u32,
+            found,
             home,
             second: None,
             place,
@@ -128,13 +139,13 @@ impl Table {
     ) {
         // First of all: a spilled debt that grows must not outlive what its own set knows of it.
         for set in &self.sets {
-            let mut slots = hold(&set.0);
-            if slots.spilled_until > now {
-                slots.spilled_until = slots.spilled_until.max(horizon);
+            let _slots = hold(&set.slots);
+            if set.spilled_until() > now {
+                set.spill(horizon);
             }
         }
         for set in &self.sets {
-            let mut slots = hold(&set.0);
+            let mut slots = hold(&set.slots);
             for way in 0..WAYS {
                 if slots.tats[way] > now {
                     let entry = replace(slots.entry(way));
@@ -147,7 +158,8 @@ impl Table {
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         for set in &self.sets {
-            *hold(&set.0) = Slots::default();
+            *hold(&set.slots) = Slots::default();
+            set.spilled_until.store(0, Ordering::Relaxed);
         }
     }
 
@@ -162,7 +174,11 @@ impl Table {
         let (mut looked_at, mut live) = (0, 0);
         for set in self.sets.iter().step_by(step) {
             looked_at += WAYS;
-            live += hold(&set.0).tats.iter().filter(|tat| **tat > now).count();
+            live += hold(&set.slots)
+                .tats
+                .iter()
+                .filter(|tat| **tat > now)
+                .count();
         }
         (live as u128 * self.capacity() as u128 / looked_at.max(1) as u128) as usize
     }
@@ -176,39 +192,54 @@ impl Table {
     fn index(&self, hash: u64) -> usize {
         ((u128::from(hash) * self.sets.len() as u128) >> 64) as usize
     }
+}
 
+/// Where a key's entry is, or would be.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    table: &'a Table,
+    set: &'a Set,
+    own: usize,
+    hash: u64,
+}
+
+impl<'a> Found<'a> {
     /// Locks the second set too. Sets are waited for in ascending order only.
     #[inline(never)]
-    fn lock_both<'a>(
-        &'a self,
-        mut home: MutexGuard<'a, Slots>,
-        own: usize,
-        hash: u64,
-    ) -> Locked<'a> {
+    fn lock_both(self, mut home: MutexGuard<'a, Slots>) -> Locked<'a> {
+        let Self {
+            table,
+            set,
+            own,
+            hash,
+        } = self;
         // Any odd constant will do that lets the lower bits reach the upper ones: 2⁶⁴ ÷ φ.
-        let mut other = self.index(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut other = table.index(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         if other == own {
-            other = (own + 1) % self.sets.len();
+            other = (own + 1) % table.sets.len();
         }
+        let other_set = &table.sets[other].slots;
         let second = if own < other {
-            hold(&self.sets[other].0)
-        } else if let Some(second) = try_hold(&self.sets[other].0) {
+            hold(other_set)
+        } else if let Some(second) = try_hold(other_set) {
             second
         } else {
             drop(home);
-            let second = hold(&self.sets[other].0);
-            home = hold(&self.sets[own].0);
+            let second = hold(other_set);
+            home = hold(&set.slots);
             second
         };
         let print = hash as u32;
         let place = match (home.find(print), second.find(print)) {
             (Some(way), _) => Place::Home(way),
-            (None, Some(way)) => Place::Second { way, room: home.room() },
+            (None, Some(way)) => Place::Second {
+                way,
+                room: home.room(),
+            },
             (None, None) => Place::Nowhere { room: home.room() },
         };
         Locked {
-            table: self,
-            print,
+            found: self,
             home,
             second: Some(second),
             place,
@@ -218,8 +249,7 @@ impl Table {
 
 /// What holds a key's entry, held: what is read stays true until this is dropped.
 pub(crate) struct Locked<'a> {
-    table: &'a Table,
-    print: u32,
+    found: Found<'a>,
     home: MutexGuard<'a, Slots>,
     second: Option<MutexGuard<'a, Slots>>,
     place: Place,
@@ -270,16 +300,17 @@ impl Locked<'_> {
     #[inline(never)]
     fn put_elsewhere(&mut self, entry: Entry, now: u64) {
         let (way, in_second) = self.make_room(now);
+        let print = self.found.hash as u32;
         match &mut self.second {
             Some(second) if in_second => {
-                second.prints[way] = self.print;
+                second.prints[way] = print;
                 second.write(way, entry);
-                self.home.spilled_until = self.home.spilled_until.max(entry.tat);
+                self.found.set.spill(entry.tat);
                 let room = self.home.room();
                 self.place = Place::Second { way, room };
             }
             _ => {
-                self.home.prints[way] = self.print;
+                self.home.prints[way] = print;
                 self.home.write(way, entry);
                 self.place = Place::Home(way);
             }
@@ -304,9 +335,21 @@ impl Locked<'_> {
             _ => (room, false),
         };
         if least.tat > now {
-            self.table.evicted.0.fetch_add(1, Ordering::Relaxed);
+            self.found.table.evicted.0.fetch_add(1, Ordering::Relaxed);
         }
         (least.way, in_second)
+    }
+}
+
+impl Set {
+    fn spilled_until(&self) -> u64 {
+        self.spilled_until.load(Ordering::Relaxed)
+    }
+
+    /// A key of this set is in debt in its second set until then. With the lock held.
+    fn spill(&self, until: u64) {
+        let until = until.max(self.spilled_until());
+        self.spilled_until.store(until, Ordering::Relaxed);
     }
 }
 
@@ -437,11 +480,11 @@ mod tests {
         // It grows where it is, and is found as long as it owes.
         put(&table, key(8), 400, 0);
         assert_eq!(tat(&table, key(8), 399), Some(400));
-        assert_eq!(hold(&table.sets[1].0).find(9), None);
+        assert_eq!(hold(&table.sets[1].slots).find(9), None);
 
         // There is room at home: there is one entry of it, not two.
         put(&table, key(8), 500, 200);
-        assert!(hold(&table.sets[1].0).find(9).is_some());
+        assert!(hold(&table.sets[1].slots).find(9).is_some());
         assert_eq!(table.occupied(200), 1);
         assert_eq!(tat(&table, key(8), 450), Some(500));
     }
@@ -512,7 +555,11 @@ mod tests {
         assert_eq!((seen, table.occupied(0)), (12, 6));
         for n in (1..12).step_by(2) {
             let entry = table.lock(key(2, 1, n), 999).get();
-            assert_eq!(entry.map(|it| (it.tat, it.mark.tag())), Some((1_000, 3)), "{n}");
+            assert_eq!(
+                entry.map(|it| (it.tat, it.mark.tag())),
+                Some((1_000, 3)),
+                "{n}"
+            );
         }
     }
 }
