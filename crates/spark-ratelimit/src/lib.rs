@@ -102,9 +102,13 @@ mod future;
 mod gcra;
 mod head;
 mod headers;
+#[cfg_attr(not(test), expect(dead_code, reason = "an option of the layer"))]
+mod jitter;
 mod key;
 mod key_by;
 mod layer;
+#[cfg_attr(not(test), expect(dead_code, reason = "an option of the layer"))]
+mod legacy;
 mod limiter;
 pub mod metrics;
 mod plan;
@@ -114,6 +118,8 @@ mod request;
 mod service;
 mod stats;
 mod store;
+mod text;
+mod unit;
 
 pub use builder::LimiterBuilder;
 pub use decision::{Decision, PolicyState};
@@ -128,3 +134,4 @@ pub use policy::Policy;
 pub use quota::Quota;
 pub use service::RateLimit;
 pub use stats::TableStats;
+pub use unit::Unit;

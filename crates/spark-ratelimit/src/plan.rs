@@ -6,7 +6,7 @@ use http::HeaderValue;
 use spark_core::Name;
 
 use crate::gcra::Gcra;
-use crate::headers;
+use crate::headers::{self, LimitStart, PolicyItem};
 use crate::store::{Entry, MAX_TAGS, Table};
 use crate::{ConfigError, Policy, Quota};
 
@@ -30,7 +30,7 @@ pub(crate) struct Active {
     pub(crate) name: Name,
     pub(crate) table: Arc<Table>,
     /// `"name";r=`, the beginning of the `RateLimit` field.
-    pub(crate) field_start: Box<[u8]>,
+    pub(crate) field_start: LimitStart,
     /// By an entry's tag in the configuration before: what it was charged under, and its tag now.
     carried: Box<[(Gcra, u16)]>,
 }
@@ -79,11 +79,10 @@ impl Plan {
                     .map(|(policy, _)| policy.quota_of(tier))
                     .map(|quota| (quota, Gcra::new(&quota)))
                     .collect(),
-                field: headers::policy_field(
-                    policies
-                        .iter()
-                        .map(|policy| (policy.name(), policy.quota_of(tier))),
-                ),
+                field: headers::policy_field(policies.iter().filter(|policy| !policy.shadow).map(
+                    |policy| PolicyItem::rate(&policy.name, &policy.quota_of(tier), policy.unit),
+                ))
+                .unwrap_or_else(|| HeaderValue::from_static("")),
             })
             .collect();
         let tiers: Box<[(Name, u16)]> = tiers.into_iter().zip(1..).collect();
@@ -93,7 +92,7 @@ impl Plan {
             .map(|(policy, table)| Active {
                 carried: before
                     .map_or_else(Box::default, |plan| plan.carried_into(&policy.name, &tiers)),
-                field_start: headers::limit_field_start(policy.name()),
+                field_start: headers::limit_field_start(&policy.name),
                 name: policy.name.clone(),
                 table,
             })
