@@ -44,10 +44,10 @@ pub(crate) struct Figures {
 
 /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`.
 ///
-/// The reset is a **moment, in seconds since 1970**, rounded up. Half of the servers send so many
-/// seconds from now instead, and no client can know; but GitHub, X and `express-rate-limit` send
-/// the moment, and clients that accept both tell them apart by size. Of the two mistakes it is also
-/// the harmless one: who takes a distance for a moment sees one long past, and asks again at once.
+/// The reset is a **moment, in seconds since 1970**, rounded up, as GitHub and `express-rate-limit`
+/// send it and as clients that fall back on these fields read it. Other servers send seconds from
+/// now, and nothing in the field says which it is; clients that know both tell them apart by size.
+/// Who wants a time from now has `Retry-After` and the `t` of `RateLimit`, which are nothing else.
 ///
 /// They have no room for a unit either: meant for a policy that counts requests.
 pub(crate) fn write_x_ratelimit(headers: &mut HeaderMap, figures: &Figures, unix_time: Duration) {
