@@ -7,8 +7,8 @@ use crate::{ConfigError, Quota, Unit};
 /// A named quota. Callers of a tier that is named here have a quota of their own; everybody else
 /// has the policy's.
 ///
-/// It counts requests unless told another [`Unit`]. The name goes into the `RateLimit` fields, into problem details and
-/// into a metric's label, so it has the characters of a [`Name`].
+/// It counts requests, unless told another [`Unit`]. The name goes into the `RateLimit` fields, into
+/// problem details and into a metric's label, so it has the characters of a [`Name`].
 ///
 /// # Example
 /// ```
