@@ -108,10 +108,12 @@ mod gcra;
 mod governor;
 mod head;
 mod headers;
+mod jitter;
 mod key;
 mod key_by;
 mod layer;
 mod ledger;
+mod legacy;
 mod limiter;
 pub mod metrics;
 #[cfg(all(test, spark_loom))]
@@ -129,6 +131,7 @@ mod stats;
 mod store;
 mod subject;
 mod sync;
+mod text;
 mod unit;
 
 pub use builder::LimiterBuilder;

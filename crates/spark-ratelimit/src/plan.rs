@@ -6,7 +6,7 @@ use http::HeaderValue;
 use spark_core::Name;
 
 use crate::gcra::Gcra;
-use crate::headers;
+use crate::headers::{self, LimitStart, PolicyItem};
 use crate::request::Charges;
 use crate::store::{Entry, MAX_TAGS, Mark, Table};
 use crate::{ConfigError, Key, Policy, Quota, Unit};
@@ -42,7 +42,7 @@ pub(crate) struct Active {
     pub(crate) shadow: bool,
     pub(crate) unit: Unit,
     /// `"name";r=`, the beginning of the `RateLimit` field.
-    pub(crate) field_start: Box<[u8]>,
+    pub(crate) field_start: Box<LimitStart>,
     /// By tag: everybody's, the tiers', and those of single keys. Entries bear the tag.
     rules: Box<[(Quota, Gcra)]>,
     /// The tags of the keys that have a quota of their own.
@@ -81,9 +81,9 @@ impl Plan {
         let fields = names
             .map(|tier| {
                 let told = policies.iter().filter(|policy| !policy.shadow);
-                headers::policy_field(
-                    told.map(|policy| (policy.name(), policy.unit, policy.quota_of(tier))),
-                )
+                headers::policy_field(told.map(|policy| {
+                    PolicyItem::rate(&policy.name, &policy.quota_of(tier), policy.unit)
+                }))
             })
             .collect();
         Ok(Self {
@@ -167,8 +167,9 @@ impl Plan {
             return None;
         }
         let told = self.as_given().filter(|(_, policy)| !policy.shadow);
-        let items =
-            told.map(|(at, policy)| (policy.name.as_str(), policy.unit, *policy.quota(tag(at))));
+        let items = told.map(|(at, policy)| {
+            PolicyItem::rate(&policy.name, policy.quota(tag(at)), policy.unit)
+        });
         headers::policy_field(items).map(Box::new)
     }
 
@@ -239,7 +240,7 @@ impl Active {
             slot,
             shadow: policy.shadow,
             unit: policy.unit,
-            field_start: headers::limit_field_start(policy.name()),
+            field_start: Box::new(headers::limit_field_start(&policy.name)),
             rules,
             keys,
             carried,

@@ -7,8 +7,8 @@ use crate::{ConfigError, Key, Quota, Unit};
 /// A named quota. Callers of a tier that is named here have a quota of their own; everybody else
 /// has the policy's.
 ///
-/// The unit is the request. The name goes into the `RateLimit` fields, into problem details and
-/// into a metric's label, so it has the characters of a [`Name`].
+/// It counts requests, unless told another [`Unit`]. The name goes into the `RateLimit` fields, into
+/// problem details and into a metric's label, so it has the characters of a [`Name`].
 ///
 /// # Example
 /// ```
@@ -102,14 +102,40 @@ impl Policy {
         self
     }
 
-    /// What is counted.
+    /// What the quota counts, as clients are told; requests unless said.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Policy, Quota, Unit};
+    /// # use std::time::Duration;
+    /// let quota = Quota::new(90_000, Duration::from_secs(60))?;
+    /// let policy = Policy::new("tokens", quota)?.unit(Unit::Tokens);
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn unit(mut self, unit: Unit) -> Self {
         self.unit = unit;
         self
     }
 
-    /// Counts only.
+    /// Counts and never refuses: to see whom a new quota would refuse before it does. Clients are
+    /// not told of it: it stands in no header field.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_ratelimit::{Key, Limiter, Policy, Quota};
+    /// # use std::time::Duration;
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    /// let limiter = Limiter::builder()
+    ///     .policy(Policy::new("requests", Quota::new(60, MINUTE)?)?)
+    ///     .policy(Policy::new("stricter", Quota::new(30, MINUTE)?)?.shadow())
+    ///     .build()?;
+    /// assert_eq!(
+    ///     limiter.peek(&Key::shared(), None, 1).rate_limit_policy_field().unwrap(),
+    ///     r#""requests";q=60;w=60"#,
+    /// );
+    /// # Ok::<(), spark_ratelimit::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn shadow(mut self) -> Self {
         self.shadow = true;

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crate::ConfigError;
+use crate::text::MAX_INTEGER;
 
-/// The largest integer of a structured field (RFC 9651, §3.3.1).
-const MAX_COUNT: u64 = 999_999_999_999_999;
 /// 2⁶⁰ ns are 36 years: sums of a clock reading and two such spans stay far from 2⁶⁴.
 const MAX_SPAN: u64 = 1 << 60;
 
@@ -60,10 +59,10 @@ impl Quota {
         if per.is_zero() {
             return Err(ConfigError::ZeroPeriod);
         }
-        if n > MAX_COUNT {
+        if n > MAX_INTEGER {
             return Err(ConfigError::TooMany {
                 got: n,
-                max: MAX_COUNT,
+                max: MAX_INTEGER,
             });
         }
         let per = u64::try_from(per.as_nanos())
@@ -105,10 +104,10 @@ impl Quota {
         if n == 0 {
             return Err(ConfigError::ZeroBurst);
         }
-        if n > MAX_COUNT {
+        if n > MAX_INTEGER {
             return Err(ConfigError::TooMany {
                 got: n,
-                max: MAX_COUNT,
+                max: MAX_INTEGER,
             });
         }
         match self.interval.checked_mul(n) {
@@ -174,10 +173,6 @@ impl Quota {
 
     pub(crate) fn interval_nanos(&self) -> u64 {
         self.interval
-    }
-
-    pub(crate) fn per_nanos(&self) -> u64 {
-        self.per
     }
 }
 
