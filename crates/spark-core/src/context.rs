@@ -247,7 +247,7 @@ impl Context {
     /// assert!(!context.first_time(CHARGED), "charged already");
     /// ```
     pub fn first_time(&mut self, mark: u64) -> bool {
-        if self.marks[..self.marked].contains(&mark) {
+        if self.is_marked(mark) {
             return false;
         }
         if let Some(free) = self.marks.get_mut(self.marked) {
@@ -255,6 +255,20 @@ impl Context {
             self.marked += 1;
         }
         true
+    }
+
+    /// Whether the request bears this mark.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_core::{Context, Instant};
+    /// let mut context = Context::new(Instant::default());
+    /// assert!(!context.is_marked(0x5eed));
+    /// context.first_time(0x5eed);
+    /// assert!(context.is_marked(0x5eed));
+    /// ```
+    pub fn is_marked(&self, mark: u64) -> bool {
+        self.marks[..self.marked].contains(&mark)
     }
 
     /// The same context with the caller's address.

@@ -1,20 +1,22 @@
 //! What the layer does with a request, before the service sees it.
 
-use http::{Extensions, HeaderValue, Request, Response, StatusCode};
-use spark_core::{Miswired, Problem, Shape};
+use std::sync::Arc;
 
-use crate::headers::{RATE_LIMIT, RATE_LIMIT_POLICY};
+use http::Request;
+use spark_core::{Context, Miswired, Problem, Shape};
+
+use crate::body::Held;
+use crate::budget::RequestBudget;
+use crate::fields::Fields;
 use crate::layer::Config;
 use crate::metrics::Meter;
-use crate::subject::Missed;
-use crate::{Decision, Head, Headers, Key};
-
-const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+use crate::subject::{Found, Missed};
+use crate::{Charge, Decision, Head, Headers, InFlight, Key, refuse};
 
 /// What a layer and all its services share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    meter: Meter,
+    pub(crate) meter: Meter,
     missing: Miswired,
     unauthenticated: Miswired,
     repeated: Miswired,
@@ -22,16 +24,10 @@ pub(crate) struct Shared {
 
 /// What becomes of a request.
 pub(crate) enum Admission {
-    /// It goes on; the response gets these fields.
-    Pass(Option<Fields>),
+    /// It goes on; the response gets these fields, and its body holds this.
+    Pass(Option<Fields>, Held),
     /// It is answered here.
     Refuse(Problem, Shape),
-}
-
-/// `RateLimit` and `RateLimit-Policy`.
-pub(crate) struct Fields {
-    limit: HeaderValue,
-    policy: HeaderValue,
 }
 
 impl Shared {
@@ -45,39 +41,132 @@ impl Shared {
         }
     }
 
-    pub(crate) fn admit<B>(&self, request: &mut Request<B>) -> Admission {
+    pub(crate) fn admit<B>(self: &Arc<Self>, request: &mut Request<B>) -> Admission {
         let head = Head::of(request);
         if let Some((name, _)) = self.config.exempt.iter().find(|(_, exempt)| exempt(&head)) {
             self.meter.exempt(name);
-            return Admission::Pass(None);
+            return Admission::Pass(None, Held::default());
         }
 
-        let found = self.config.key.find(&head);
-        self.report(found.missed);
-        if found.refuse {
+        let found = self.find(&head);
+        let refuse = |problem| {
             let shape = Shape::of(head.extensions, head.headers);
-            return Admission::Refuse(caller_unknown(), shape);
+            Admission::Refuse(problem, shape)
+        };
+        if found.refuse {
+            self.meter.unknown();
+            return refuse(refuse::caller_unknown());
         }
-        let limiter = &self.config.limiter;
-        let charge = (limiter.engine().id, found.subject.key);
-        if Charged::holds(head.extensions, charge) {
+        let mark = self.mark(found.subject.key);
+        if Context::of(head.extensions).is_some_and(|context| context.is_marked(mark)) {
             self.meter.repeated();
             self.repeated.report(
                 "one limiter stands twice in the way of a request, which is charged once: \
                  apply the layer once, or make two limiters",
             );
-            return Admission::Pass(None);
+            return Admission::Pass(None, Held::default());
         }
 
-        let decision = limiter.check(&found.subject.key, found.subject.tier, 1);
+        let in_flight = match self.begin(&found) {
+            Ok(in_flight) => in_flight,
+            Err(problem) => return refuse(problem),
+        };
+        let limiter = &self.config.limiter;
+        let decision = match self.decide(&head, &found) {
+            Some(decision) => decision,
+            None => {
+                self.meter.unknown();
+                return refuse(refuse::caller_unknown());
+            }
+        };
         self.meter.decided(&decision, limiter);
         if !decision.allowed() {
-            let shape = Shape::of(head.extensions, head.headers);
-            return Admission::Refuse(self.refuse(&decision), shape);
+            return refuse(self.refuse(&decision, Some(found.subject.key)));
         }
-        let fields = (self.config.headers == Headers::Always).then(|| Fields::of(&decision));
-        Charged::add(request.extensions_mut(), charge);
-        Admission::Pass(fields)
+
+        let budget = self.budget(&head, &found);
+        let tells = self.config.headers == Headers::Always;
+        let fields = tells.then(|| Fields::of(&decision, self, &found, budget.as_ref()));
+        let clock = limiter.engine().clock();
+        let context = Context::get_or_insert(request.extensions_mut(), clock);
+        context.first_time(mark);
+        if let Some(budget) = &budget {
+            context.set_budget(Arc::clone(budget) as _);
+        }
+        Admission::Pass(fields, Held::new(in_flight, budget))
+    }
+
+    /// The refusal of a decision, with a jitter that `key` makes its own.
+    #[cold]
+    pub(crate) fn refuse(&self, decision: &Decision<'_>, key: Option<Key>) -> Problem {
+        refuse::quota_exceeded(&self.config, decision, key)
+    }
+
+    fn find<'a>(&self, head: &Head<'a>) -> Found<'a> {
+        let found = self.config.key.find(head);
+        self.report(found.missed);
+        found
+    }
+
+    /// Charges the policies, each by its key. `None` where one of their keys is refused.
+    fn decide(&self, head: &Head<'_>, found: &Found<'_>) -> Option<Decision<'_>> {
+        let limiter = &self.config.limiter;
+        let (key, tier) = (found.subject.key, found.subject.tier);
+        if self.config.keys.is_empty() {
+            return Some(limiter.check(&key, tier, 1));
+        }
+        let mut refused = false;
+        let others: Vec<(&str, Key)> = self
+            .config
+            .keys
+            .iter()
+            .map(|(policy, by)| {
+                let found = by.find(head);
+                self.report(found.missed);
+                refused |= found.refuse;
+                (&**policy, found.subject.key)
+            })
+            .collect();
+        let charge = |policy: &str| {
+            let other = others.iter().find(|(name, _)| *name == policy);
+            Charge::new(other.map_or(key, |(_, key)| *key), 1)
+        };
+        (!refused).then(|| limiter.check_each(tier, charge))
+    }
+
+    /// One more under way, where that is limited.
+    fn begin(&self, found: &Found<'_>) -> Result<Option<InFlight>, Problem> {
+        let Some(limiter) = &self.config.concurrency else {
+            return Ok(None);
+        };
+        let (key, tier) = (found.subject.key, found.subject.tier);
+        match limiter.acquire(&key, tier) {
+            Ok(in_flight) => Ok(Some(in_flight)),
+            Err(_) => {
+                self.meter.at_capacity(limiter.limit().name());
+                Err(refuse::at_capacity(&self.config, limiter, tier, key))
+            }
+        }
+    }
+
+    fn budget(
+        self: &Arc<Self>,
+        head: &Head<'_>,
+        found: &Found<'_>,
+    ) -> Option<Arc<RequestBudget>> {
+        self.config.budget.as_ref()?;
+        let usage = Context::of(head.extensions).map(|context| context.usage().clone());
+        let tier = found.subject.tier.map(Box::from);
+        Some(Arc::new(RequestBudget::new(
+            Arc::clone(self),
+            found.subject.key,
+            tier,
+            usage.unwrap_or_default(),
+        )))
+    }
+
+    fn mark(&self, key: Key) -> u64 {
+        key.bits() ^ self.config.limiter.engine().id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     fn report(&self, missed: Option<Missed>) {
@@ -85,82 +174,6 @@ impl Shared {
             None => {}
             Some(Missed::Principal) => self.unauthenticated.report(Missed::Principal.mend()),
             Some(missed) => self.missing.report(missed.mend()),
-        }
-    }
-
-    #[cold]
-    fn refuse(&self, decision: &Decision<'_>) -> Problem {
-        let violated: Vec<String> = decision.violated().map(str::to_owned).collect();
-        tracing::debug!(scope = self.config.scope, policies = ?violated, "rate limited");
-        let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "ratelimit", "rate_limited")
-            .type_uri(QUOTA_EXCEEDED)
-            .title("Quota Exceeded");
-        problem = match decision.retry_after() {
-            Some(wait) => problem
-                .detail("The quota is used up for now: try again after the time in Retry-After.")
-                .retry_after(wait),
-            None => problem.detail("The request asks for more than the quota ever allows at once."),
-        };
-        if self.config.headers != Headers::Never {
-            let fields = Fields::of(decision);
-            problem = problem
-                .header(RATE_LIMIT, fields.limit)
-                .header(RATE_LIMIT_POLICY, fields.policy);
-        }
-        problem.member("violated-policies", violated.into())
-    }
-}
-
-#[cold]
-fn caller_unknown() -> Problem {
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "ratelimit",
-        "caller_unknown",
-    )
-    .detail("Nothing tells whose quota the request is to be charged to.")
-}
-
-impl Fields {
-    fn of(decision: &Decision<'_>) -> Self {
-        Self {
-            limit: decision
-                .rate_limit_field()
-                .unwrap_or(HeaderValue::from_static("")),
-            policy: decision
-                .rate_limit_policy_field()
-                .unwrap_or(HeaderValue::from_static("")),
-        }
-    }
-
-    /// Writes them, unless a limiter further in has.
-    pub(crate) fn write<B>(self, response: &mut Response<B>) {
-        let headers = response.headers_mut();
-        if !headers.contains_key(&RATE_LIMIT) {
-            headers.insert(RATE_LIMIT, self.limit);
-            headers.insert(RATE_LIMIT_POLICY, self.policy);
-        }
-    }
-}
-
-/// A request extension: to which limiters' keys this request has been charged already.
-#[derive(Clone, Copy, Default)]
-struct Charged {
-    charges: [Option<(u64, Key)>; 4],
-}
-
-impl Charged {
-    fn holds(extensions: &Extensions, charge: (u64, Key)) -> bool {
-        let charged = extensions.get::<Self>();
-        charged.is_some_and(|charged| charged.charges.contains(&Some(charge)))
-    }
-
-    /// A fifth limiter is not remembered: its second charge would go unseen, which errs on the
-    /// side of charging.
-    fn add(extensions: &mut Extensions, charge: (u64, Key)) {
-        let charged = extensions.get_or_insert_default::<Self>();
-        if let Some(free) = charged.charges.iter_mut().find(|slot| slot.is_none()) {
-            *free = Some(charge);
         }
     }
 }

@@ -76,6 +76,10 @@ impl Concurrency {
         self.name.as_str()
     }
 
+    pub(crate) fn policy_name(&self) -> &Name {
+        &self.name
+    }
+
     /// How much the callers of a tier may have under way.
     ///
     /// # Example

@@ -151,6 +151,8 @@ pub struct PolicyState<'a> {
     pub unit: Unit,
     /// The caller's quota per period.
     pub limit: u64,
+    /// What the caller may use at once after a pause.
+    pub burst: u64,
     /// Whole units that may be used now.
     pub remaining: u64,
     /// Until one unit more may be used; zero when all may be.
@@ -233,6 +235,7 @@ impl<'a> Decision<'a> {
             name: policy.name.as_str(),
             unit: policy.unit,
             limit: policy.quota(standing.tag).limit(),
+            burst: policy.quota(standing.tag).burst_size(),
             remaining: rule.remaining(standing.debt),
             next_in: Duration::from_nanos(rule.next_in(standing.debt)),
             full_in: Duration::from_nanos(standing.debt),
@@ -301,6 +304,11 @@ impl<'a> Decision<'a> {
         }
     }
 
+    /// Whether any policy is more than a shadow.
+    pub(crate) fn is_enforced(&self) -> bool {
+        self.attempt.tally.enforced
+    }
+
     /// When it was made, on the limiter's clock.
     #[cfg(feature = "metrics")]
     pub(crate) fn now(&self) -> u64 {
@@ -328,6 +336,12 @@ impl<'a> Decision<'a> {
         named
             .filter(move |(at, _)| bits >> at & 1 == 1)
             .map(|(_, policy)| policy.name.as_str())
+    }
+
+    /// Whether a shadow would have refused.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn has_shadows(&self) -> bool {
+        self.attempt.tally.shadowed != 0
     }
 
     /// Whether the tightest policy has less than a fifth of its burst left.

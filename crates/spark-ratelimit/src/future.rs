@@ -9,7 +9,9 @@ use http::Response;
 use pin_project_lite::pin_project;
 use spark_core::{Problem, ResponseBody, Shape};
 
-use crate::admit::Fields;
+use crate::HeldBody;
+use crate::body::Held;
+use crate::fields::Fields;
 
 pin_project! {
     /// The response of a [`RateLimit`](crate::RateLimit) service.
@@ -32,6 +34,7 @@ pin_project! {
             #[pin]
             inner: F,
             fields: Option<Fields>,
+            held: Held,
         },
         Refused {
             problem: Option<Problem>,
@@ -41,9 +44,13 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    pub(crate) fn pass(inner: F, fields: Option<Fields>) -> Self {
+    pub(crate) fn pass(inner: F, fields: Option<Fields>, held: Held) -> Self {
         Self {
-            state: State::Passed { inner, fields },
+            state: State::Passed {
+                inner,
+                fields,
+                held,
+            },
         }
     }
 
@@ -61,16 +68,23 @@ impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<ResponseBody<B>>, E>;
+    type Output = Result<Response<ResponseBody<HeldBody<B>>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Passed { inner, fields } => {
+            StateProj::Passed {
+                inner,
+                fields,
+                held,
+            } => {
                 let mut response = ready!(inner.poll(cx))?;
                 if let Some(fields) = fields.take() {
                     fields.write(&mut response);
                 }
-                Poll::Ready(Ok(response.map(ResponseBody::inner)))
+                let held = std::mem::take(held);
+                Poll::Ready(Ok(
+                    response.map(|body| ResponseBody::inner(HeldBody::new(body, held)))
+                ))
             }
             StateProj::Refused { problem, shape } => {
                 problem.take().map_or(Poll::Pending, |problem| {

@@ -95,6 +95,8 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod body;
+mod budget;
 mod builder;
 mod charge;
 mod choice;
@@ -102,6 +104,7 @@ mod concurrency;
 mod decision;
 mod engine;
 mod error;
+mod fields;
 mod future;
 mod gcra;
 #[cfg(feature = "governor")]
@@ -122,6 +125,7 @@ mod permit;
 mod plan;
 mod policy;
 mod quota;
+mod refuse;
 mod request;
 #[cfg(feature = "axum")]
 mod route;
@@ -134,6 +138,7 @@ mod sync;
 mod text;
 mod unit;
 
+pub use body::HeldBody;
 pub use builder::LimiterBuilder;
 pub use charge::Charge;
 pub use concurrency::{AtCapacity, Concurrency, ConcurrencyLimiter, InFlight};

@@ -1,13 +1,22 @@
 //! The names of the metrics that this crate emits, and nothing else.
 //!
 //! Labels are bounded: the layer's `scope`, a policy's configured name, an exemption's name, and
-//! one of four decisions. Never a key, an address or a tenant.
+//! one of five decisions. Never a key, an address or a tenant.
 
 /// Counter: requests by what became of them. Labels `scope`, and `decision`: `allowed`, `denied`,
-/// `exempt`, `repeated` (charged already by the same limiter).
+/// `exempt`, `repeated` (charged already by the same limiter), `unknown` (nothing told whose it is,
+/// and the layer refuses those).
 pub const DECISIONS_TOTAL: &str = "spark_ratelimit_decisions_total";
-/// Counter: how often each policy refused. Labels `scope`, `policy`.
+/// Counter: how often each policy refused, those for tokens and for concurrency included. Labels
+/// `scope`, `policy`.
 pub const VIOLATIONS_TOTAL: &str = "spark_ratelimit_violations_total";
+/// Counter: how often a shadow policy would have refused. Labels `scope`, `policy`.
+pub const SHADOW_VIOLATIONS_TOTAL: &str = "spark_ratelimit_shadow_violations_total";
+/// Counter: requests that passed while their caller had less than a fifth of its burst left. Label
+/// `scope`.
+pub const NEAR_LIMIT_TOTAL: &str = "spark_ratelimit_near_limit_total";
+/// Counter: reservations from a budget. Labels `scope`, and `decision`: `allowed`, `denied`.
+pub const RESERVATIONS_TOTAL: &str = "spark_ratelimit_reservations_total";
 /// Counter: requests that were not charged. Labels `scope`, `exemption`.
 pub const EXEMPT_TOTAL: &str = "spark_ratelimit_exempt_total";
 /// Gauge: slots of a policy's table. Labels `scope`, `policy`.
@@ -28,11 +37,23 @@ pub fn describe() {
     use ::metrics::{describe_counter, describe_gauge};
     describe_counter!(
         DECISIONS_TOTAL,
-        "Requests by what the rate limit decided: allowed, denied, exempt, repeated."
+        "Requests by what the rate limit decided: allowed, denied, exempt, repeated, unknown."
     );
     describe_counter!(
         VIOLATIONS_TOTAL,
         "Refusals by the policy that refused; one request may violate several."
+    );
+    describe_counter!(
+        SHADOW_VIOLATIONS_TOTAL,
+        "What a shadow policy would have refused, by the policy."
+    );
+    describe_counter!(
+        NEAR_LIMIT_TOTAL,
+        "Requests that passed while less than a fifth of the burst was left."
+    );
+    describe_counter!(
+        RESERVATIONS_TOTAL,
+        "Reservations from a budget such as tokens: allowed, denied."
     );
     describe_counter!(
         EXEMPT_TOTAL,
@@ -54,13 +75,14 @@ pub(crate) use on::Meter;
 
 #[cfg(feature = "metrics")]
 mod on {
-    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
     use ::metrics::{Counter, counter, gauge};
 
     use super::{
-        DECISIONS_TOTAL, EXEMPT_TOTAL, TABLE_EVICTED_LIVE_TOTAL, TABLE_OCCUPIED_SLOTS, TABLE_SLOTS,
+        DECISIONS_TOTAL, EXEMPT_TOTAL, NEAR_LIMIT_TOTAL, RESERVATIONS_TOTAL,
+        SHADOW_VIOLATIONS_TOTAL, TABLE_EVICTED_LIVE_TOTAL, TABLE_OCCUPIED_SLOTS, TABLE_SLOTS,
         VIOLATIONS_TOTAL,
     };
     use crate::{Decision, Limiter};
@@ -74,9 +96,14 @@ mod on {
         handles: OnceLock<Handles>,
         /// When the tables are looked at next, in nanoseconds of the limiter's clock.
         tables_due: AtomicU64,
+        named: Mutex<Vec<(&'static str, Box<str>, Counter)>>,
     }
 
     struct Handles {
+        near_limit: Counter,
+        unknown: Counter,
+        reserved: Counter,
+        not_reserved: Counter,
         allowed: Counter,
         denied: Counter,
         exempt: Counter,
@@ -89,25 +116,67 @@ mod on {
                 scope,
                 handles: OnceLock::new(),
                 tables_due: AtomicU64::new(0),
+                named: Mutex::default(),
             }
         }
 
         pub(crate) fn decided(&self, decision: &Decision<'_>, limiter: &Limiter) {
+            let handles = self.handles();
             if decision.allowed() {
-                self.handles().allowed.increment(1);
+                handles.allowed.increment(1);
+                if decision.is_near_limit() {
+                    handles.near_limit.increment(1);
+                }
             } else {
-                self.denied(decision);
+                handles.denied.increment(1);
+                self.violated(decision);
+            }
+            if decision.has_shadows() {
+                for policy in decision.shadow_violated() {
+                    self.named(SHADOW_VIOLATIONS_TOTAL, policy);
+                }
             }
             self.tables(decision.now(), limiter);
         }
 
-        #[cold]
-        fn denied(&self, decision: &Decision<'_>) {
+        pub(crate) fn at_capacity(&self, policy: &str) {
             self.handles().denied.increment(1);
+            self.named(VIOLATIONS_TOTAL, policy);
+        }
+
+        pub(crate) fn reserved(&self) {
+            self.handles().reserved.increment(1);
+        }
+
+        pub(crate) fn not_reserved(&self, decision: &Decision<'_>) {
+            self.handles().not_reserved.increment(1);
+            self.violated(decision);
+        }
+
+        pub(crate) fn unknown(&self) {
+            self.handles().unknown.increment(1);
+        }
+
+        #[cold]
+        fn violated(&self, decision: &Decision<'_>) {
             for policy in decision.violated() {
-                let policy = policy.to_owned();
-                counter!(VIOLATIONS_TOTAL, "scope" => self.scope, "policy" => policy).increment(1);
+                self.named(VIOLATIONS_TOTAL, policy);
             }
+        }
+
+        /// Counts for a policy. There are few, and a refusal is to be cheap.
+        fn named(&self, metric: &'static str, policy: &str) {
+            let mut counters = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = counters
+                .iter()
+                .find(|(known, name, _)| *known == metric && **name == *policy);
+            if let Some((.., counter)) = known {
+                counter.increment(1);
+                return;
+            }
+            let counter = counter!(metric, "scope" => self.scope, "policy" => policy.to_owned());
+            counter.increment(1);
+            counters.push((metric, policy.into(), counter));
         }
 
         pub(crate) fn exempt(&self, name: &'static str) {
@@ -144,7 +213,14 @@ mod on {
         fn handles(&self) -> &Handles {
             let decision =
                 |decision| counter!(DECISIONS_TOTAL, "scope" => self.scope, "decision" => decision);
+            let reservation = |decision| {
+                counter!(RESERVATIONS_TOTAL, "scope" => self.scope, "decision" => decision)
+            };
             self.handles.get_or_init(|| Handles {
+                near_limit: counter!(NEAR_LIMIT_TOTAL, "scope" => self.scope),
+                unknown: decision("unknown"),
+                reserved: reservation("allowed"),
+                not_reserved: reservation("denied"),
                 allowed: decision("allowed"),
                 denied: decision("denied"),
                 exempt: decision("exempt"),
@@ -173,5 +249,13 @@ mod off {
         pub(crate) fn exempt(&self, _: &'static str) {}
 
         pub(crate) fn repeated(&self) {}
+
+        pub(crate) fn unknown(&self) {}
+
+        pub(crate) fn at_capacity(&self, _: &str) {}
+
+        pub(crate) fn reserved(&self) {}
+
+        pub(crate) fn not_reserved(&self, _: &Decision<'_>) {}
     }
 }

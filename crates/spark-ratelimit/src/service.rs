@@ -8,6 +8,7 @@ use http::{Request, Response};
 use spark_core::ResponseBody;
 use tower_service::Service;
 
+use crate::HeldBody;
 use crate::admit::{Admission, Shared};
 use crate::future::ResponseFuture;
 
@@ -53,7 +54,7 @@ impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RateLimit<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
 {
-    type Response = Response<ResponseBody<ResBody>>;
+    type Response = Response<ResponseBody<HeldBody<ResBody>>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -63,7 +64,9 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match self.shared.admit(&mut request) {
-            Admission::Pass(fields) => ResponseFuture::pass(self.inner.call(request), fields),
+            Admission::Pass(fields, held) => {
+                ResponseFuture::pass(self.inner.call(request), fields, held)
+            }
             Admission::Refuse(problem, shape) => ResponseFuture::refuse(problem, shape),
         }
     }
