@@ -43,7 +43,7 @@ where
     two_threads(races, &format!("two threads, hot key, {name}"), &hot);
     two_threads(
         races,
-        &format!("two threads, random hit, {name}, 100,000 keys"),
+        &format!("two threads, {name}, 100,000 keys"),
         &keys(100_000),
     );
 }
