@@ -13,7 +13,8 @@ const TURN: Duration = Duration::from_millis(4);
 /// What stands for many where nothing is timed.
 const FEW: u32 = 2_000;
 
-/// What the command line asks for: `[FILTER] [--exact] [--rounds N] [--side NAME] [--times N] [--sides]`.
+/// What the command line asks for: `[FILTER] [--exact] [--rounds N] [--turn MILLISECONDS]
+/// [--side NAME] [--times N] [--sides]`.
 ///
 /// `--side` runs the sides alone of which the name holds that, and `--times` runs each exactly so many
 /// times in one turn, for whoever counts instructions; `--sides` names the sides and runs none. With
@@ -52,7 +53,7 @@ impl Races {
             timed: false,
             outcomes: RefCell::default(),
         };
-        let mut rounds = None;
+        let (mut rounds, mut turn) = (None, None);
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -64,15 +65,17 @@ impl Races {
                 "--exact" => races.exact = true,
                 "--sides" => races.list = true,
                 "--rounds" => rounds = args.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0),
+                "--turn" => turn = args.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0),
                 "--side" => races.side = args.next(),
                 "--times" => races.times = args.next().and_then(|n| n.parse().ok()),
                 filter if !filter.starts_with('-') => races.filter = Some(filter.to_owned()),
                 other => panic!(
-                    "{other} is not known: [FILTER] [--exact] [--rounds N] [--side NAME] [--times N] [--sides]"
+                    "{other} is not known: [FILTER] [--exact] [--rounds N] [--turn MILLISECONDS] [--side NAME] [--times N] [--sides]"
                 ),
             }
         }
         races.rounds = rounds.unwrap_or(races.rounds);
+        races.turn = turn.map_or(races.turn, Duration::from_millis);
         races
     }
 
