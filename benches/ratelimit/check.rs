@@ -1,6 +1,7 @@
 //! The core alone: the key as the caller has it, hashed and looked up, the clock read, a decision.
 
 use std::hash::Hash;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use governor::clock::DefaultClock;
@@ -19,6 +20,9 @@ pub(crate) const GOVERNOR: &str = "governor check_key";
 pub(crate) const SLOTS_PER_KEY: usize = 5;
 /// First-seen keys in one turn.
 const INSERTED: u32 = 100_000;
+const COLD_HITS: u32 = 20_000;
+/// Bytes that are read to fill the caches: more than they hold.
+const OTHER_WORK: u32 = 128 << 20;
 
 pub(crate) fn all<K>(races: &Races, kind: Kind<K>)
 where
@@ -27,14 +31,20 @@ where
     let name = kind.name;
     let hot = || Keys::new(kind, 1);
     let keys = |count| move || Keys::new(kind, races.many(count));
-    let hit = |name: &str, keys: &dyn Fn() -> Keys<K>| one_thread(races, name, keys, false);
-    let refused = |name: &str, keys: &dyn Fn() -> Keys<K>| one_thread(races, name, keys, true);
+    let run =
+        |how| move |name: &str, keys: &dyn Fn() -> Keys<K>| one_thread(races, name, keys, how);
+    let (hit, cold, refused) = (run(How::Hit), run(How::ColdHit), run(How::Refused));
 
     hit(&format!("hot key, {name}"), &hot);
     hit(&format!("random hit, {name}, 1,000 keys"), &keys(1_000));
     hit(&format!("random hit, {name}, 100,000 keys"), &keys(100_000));
     hit(
         &format!("random hit, {name}, 1,000,000 keys"),
+        &keys(1_000_000),
+    );
+    cold(&format!("cold hit, {name}, 100,000 keys"), &keys(100_000));
+    cold(
+        &format!("cold hit, {name}, 1,000,000 keys"),
         &keys(1_000_000),
     );
     insert(races, kind);
@@ -48,13 +58,23 @@ where
     );
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// With the caches as the sides and the machine's other work leave them.
+    Hit,
+    /// After other work that filled the caches.
+    ColdHit,
+    Refused,
+}
+
 /// Each side takes the next key, turns it into what it looks up, and decides.
-fn one_thread<K>(races: &Races, name: &str, keys: &dyn Fn() -> Keys<K>, refused: bool)
+fn one_thread<K>(races: &Races, name: &str, keys: &dyn Fn() -> Keys<K>, how: How)
 where
     K: Hash + Eq + Clone + 'static,
 {
     races.race(name, |race| {
         let keys = keys();
+        let refused = how == How::Refused;
         let rule = if refused { ONCE } else { plenty(&keys) };
         let (spark, peer) = (rule.spark(slots(&keys)), rule.governor());
         let key = keys.key();
@@ -71,6 +91,17 @@ where
             assert!(again.count() * 100 <= keys.len(), "{:?}", spark.stats());
         }
         let (mut ours, mut theirs) = (keys.walk(0, 2), keys.walk(1, 2));
+        let race = if how == How::ColdHit {
+            // No key comes twice in a turn, and between turns everything is read from memory again.
+            let other_work = vec![1u8; races.many(OTHER_WORK) as usize];
+            let empty_caches = move || {
+                let lines = black_box(&other_work).iter().step_by(64);
+                black_box(lines.map(|byte| u64::from(*byte)).sum::<u64>());
+            };
+            race.times(races.many(COLD_HITS)).between(empty_caches)
+        } else {
+            race
+        };
         race.side(SPARK, move || {
             let decision = spark.check(&key(ours.next()), None, 1);
             assert!(refused || decision.allowed());

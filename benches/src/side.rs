@@ -17,13 +17,7 @@ pub(crate) struct Side<'a> {
 
 impl<'a> Side<'a> {
     pub(crate) fn new<T>(name: &'static str, mut work: impl FnMut() -> T + 'a) -> Self {
-        Self::running(name, move |times| {
-            let start = now();
-            for _ in 0..times {
-                black_box(work());
-            }
-            start.elapsed()
-        })
+        Self::running(name, move |times| counted_turn(times, &mut work))
     }
 
     pub(crate) fn fresh<S, T>(
@@ -33,11 +27,7 @@ impl<'a> Side<'a> {
     ) -> Self {
         Self::running(name, move |times| {
             let mut state = make();
-            let start = now();
-            for _ in 0..times {
-                black_box(work(&mut state));
-            }
-            start.elapsed()
+            counted_turn(times, || work(&mut state))
         })
     }
 
@@ -65,7 +55,7 @@ impl<'a> Side<'a> {
     /// Warms up, and finds how many times fill a turn.
     pub(crate) fn calibrate(&mut self, turn: Duration) {
         loop {
-            let took = self.counted_turn();
+            let took = (self.run)(self.times);
             if took * 2 >= turn {
                 let scale = turn.as_secs_f64() / took.as_secs_f64().max(1e-9);
                 self.times = scaled(self.times, scale);
@@ -76,19 +66,23 @@ impl<'a> Side<'a> {
     }
 
     pub(crate) fn take_turn(&mut self) {
-        let nanos = self.counted_turn().as_secs_f64() * 1e9;
+        let nanos = (self.run)(self.times).as_secs_f64() * 1e9;
         self.rounds.push(nanos / count(self.times));
-    }
-
-    /// Not inlined: whoever counts instructions looks for it by its name, and counts in here alone.
-    #[inline(never)]
-    fn counted_turn(&mut self) -> Duration {
-        (self.run)(self.times)
     }
 
     pub(crate) fn min(&self) -> f64 {
         Spread::of(self.rounds.iter().copied()).min
     }
+}
+
+/// Not inlined: whoever counts instructions looks for it by its name, and counts in here alone.
+#[inline(never)]
+fn counted_turn<T>(times: u64, mut work: impl FnMut() -> T) -> Duration {
+    let start = now();
+    for _ in 0..times {
+        black_box(work());
+    }
+    start.elapsed()
 }
 
 /// From when the last thread is there until the last is done.
