@@ -1,74 +1,7 @@
 //! Sides that take turns, and what is printed of them.
 
-use std::hint::black_box;
-use std::time::{Duration, Instant};
-
-const ROUNDS: usize = 41;
-/// Long against the clock's own cost, short against a scheduler's slice.
-const TURN: Duration = Duration::from_millis(4);
-
-/// What the command line asks for: `[FILTER] [--rounds N] [--side NAME] [--times N]`.
-///
-/// `--side` runs the sides alone of which the name holds that, and `--times` runs each exactly so many
-/// times in one turn, for whoever counts instructions.
-///
-/// Without `--bench`, which `cargo bench` adds, each side takes one short turn: `cargo test
-/// --benches` sees that the benches work, and times nothing.
-#[derive(Debug)]
-pub struct Races {
-    filter: Option<String>,
-    side: Option<String>,
-    times: Option<u64>,
-    rounds: usize,
-    turn: Duration,
-}
-
-impl Races {
-    /// Reads the command line of the process.
-    ///
-    /// # Panics
-    /// When it says something else.
-    #[must_use]
-    pub fn from_args() -> Self {
-        let mut races = Self {
-            filter: None,
-            side: None,
-            times: None,
-            rounds: 1,
-            turn: Duration::from_micros(50),
-        };
-        let mut rounds = None;
-        let mut args = std::env::args().skip(1);
-        while let Some(arg) = args.next() {
-            match arg.as_str() {
-                "--bench" => {
-                    races.rounds = ROUNDS;
-                    races.turn = TURN;
-                }
-                "--rounds" => rounds = args.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0),
-                "--side" => races.side = args.next(),
-                "--times" => races.times = args.next().and_then(|n| n.parse().ok()),
-                filter if !filter.starts_with('-') => races.filter = Some(filter.to_owned()),
-                other => {
-                    panic!("{other} is not known: [FILTER] [--rounds N] [--side NAME] [--times N]")
-                }
-            }
-        }
-        races.rounds = rounds.unwrap_or(races.rounds);
-        races
-    }
-
-    /// A race of that name, if it is asked for.
-    pub fn race<'a>(&self, name: &str, set_up: impl FnOnce(Race<'a>) -> Race<'a>) {
-        if self
-            .filter
-            .as_ref()
-            .is_none_or(|it| name.contains(it.as_str()))
-        {
-            set_up(Race::new(name)).run(self);
-        }
-    }
-}
+use crate::Races;
+use crate::side::{Side, Spread};
 
 /// Sides that do the same work. The first is ours; each later one is what it is compared with.
 #[derive(Default)]
@@ -77,15 +10,15 @@ pub struct Race<'a> {
     base: Option<Side<'a>>,
     sides: Vec<Side<'a>>,
     between: Option<Box<dyn FnMut() + 'a>>,
+    times: Option<u64>,
 }
 
-struct Side<'a> {
-    name: &'static str,
-    /// So many times.
-    run: Box<dyn FnMut(u64) + 'a>,
-    times: u64,
-    /// Nanoseconds for one time, by round.
-    rounds: Vec<f64>,
+/// What a race showed.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) race: String,
+    /// Each side's name, and its nanoseconds for one time, by round.
+    pub(crate) sides: Vec<(&'static str, Vec<f64>)>,
 }
 
 impl std::fmt::Debug for Race<'_> {
@@ -97,7 +30,7 @@ impl std::fmt::Debug for Race<'_> {
 }
 
 impl<'a> Race<'a> {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             ..Self::default()
@@ -119,6 +52,29 @@ impl<'a> Race<'a> {
         self
     }
 
+    /// A side whose every turn begins with a new state. Making and dropping it are not timed.
+    #[must_use]
+    pub fn fresh<S, T>(
+        mut self,
+        name: &'static str,
+        make: impl FnMut() -> S + 'a,
+        work: impl FnMut(&mut S) -> T + 'a,
+    ) -> Self {
+        self.sides.push(Side::fresh(name, make, work));
+        self
+    }
+
+    /// A side that does each of these on a thread of its own, all at the same time. One time is one
+    /// of each; its nanoseconds are what each thread waits for its own.
+    #[must_use]
+    pub fn threads<T, F>(mut self, name: &'static str, works: Vec<F>) -> Self
+    where
+        F: FnMut() -> T + Send + 'a,
+    {
+        self.sides.push(Side::threads(name, works));
+        self
+    }
+
     /// Upkeep that belongs to no side, done between the turns and not timed.
     #[must_use]
     pub fn between(mut self, work: impl FnMut() + 'a) -> Self {
@@ -126,16 +82,39 @@ impl<'a> Race<'a> {
         self
     }
 
-    fn run(mut self, races: &Races) {
-        if let Some(name) = &races.side {
-            self.base = None;
-            self.sides.retain(|side| side.name.contains(name.as_str()));
+    /// A turn is so many times for every side, however long it takes.
+    #[must_use]
+    pub fn times(mut self, times: u32) -> Self {
+        self.times = Some(times.into());
+        self
+    }
+
+    pub(crate) fn run(mut self, races: &Races) -> Outcome {
+        self.base = self.base.filter(|base| races.asks_side(base.name));
+        self.sides.retain(|side| races.asks_side(side.name));
+        if races.list {
+            list(&self.name, self.base.iter().chain(&self.sides));
+        } else {
+            self.take_turns(races);
+            report(&self.name, self.base.as_ref(), &self.sides);
         }
+        let sides = self.base.into_iter().chain(self.sides);
+        Outcome {
+            race: self.name,
+            sides: sides.map(|side| (side.name, side.rounds)).collect(),
+        }
+    }
+
+    fn take_turns(&mut self, races: &Races) {
         let rounds = races.times.map_or(races.rounds, |_| 1);
         let mut sides: Vec<_> = self.base.iter_mut().chain(&mut self.sides).collect();
-        let mut tidy = self.between.unwrap_or_else(|| Box::new(|| ()));
+        let mut nothing = || ();
+        let tidy: &mut dyn FnMut() = match &mut self.between {
+            Some(tidy) => tidy,
+            None => &mut nothing,
+        };
         for side in &mut sides {
-            match races.times {
+            match races.times.or(self.times) {
                 Some(times) => side.times = times.max(1),
                 None => side.calibrate(races.turn),
             }
@@ -150,90 +129,14 @@ impl<'a> Race<'a> {
                 tidy();
             }
         }
-        report(&self.name, self.base.as_ref(), &self.sides);
     }
 }
 
-impl<'a> Side<'a> {
-    fn new<T>(name: &'static str, mut work: impl FnMut() -> T + 'a) -> Self {
-        Self {
-            name,
-            run: Box::new(move |times| {
-                for _ in 0..times {
-                    black_box(work());
-                }
-            }),
-            times: 1,
-            rounds: Vec::new(),
-        }
-    }
-
-    /// Warms up, and finds how many times fill a turn.
-    fn calibrate(&mut self, turn: Duration) {
-        loop {
-            let took = self.time();
-            if took * 2 >= turn {
-                let scale = turn.as_secs_f64() / took.as_secs_f64().max(1e-9);
-                self.times = scaled(self.times, scale);
-                return;
-            }
-            self.times *= 2;
-        }
-    }
-
-    fn take_turn(&mut self) {
-        let nanos = self.time().as_secs_f64() * 1e9;
-        self.rounds.push(nanos / count(self.times));
-    }
-
-    fn time(&mut self) -> Duration {
-        let start = now();
-        (self.run)(self.times);
-        start.elapsed()
-    }
-
-    fn min(&self) -> f64 {
-        Spread::of(self.rounds.iter().copied()).min
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bench measures real time, and the clock of the crates is among what it measures"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a turn is far from 2^52 times")]
-fn count(times: u64) -> f64 {
-    times as f64
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "scaled by a small positive number"
-)]
-fn scaled(times: u64, scale: f64) -> u64 {
-    ((count(times) * scale) as u64).max(1)
-}
-
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        Self {
-            min: values[0],
-            median: values[values.len() / 2],
-            max: values[values.len() - 1],
-        }
+#[expect(clippy::print_stdout, reason = "somebody asked")]
+fn list<'a: 's, 's>(race: &str, sides: impl Iterator<Item = &'s Side<'a>>) {
+    // Instructions of several threads at once are nobody's: what they wait is counted with them.
+    for side in sides.filter(|side| side.alone) {
+        println!("{race}\t{}", side.name);
     }
 }
 
@@ -250,16 +153,16 @@ fn report(name: &str, base: Option<&Side<'_>>, sides: &[Side<'_>]) {
             _ => println!(),
         }
     }
-    let [ours, others @ ..] = sides else { return };
-    let off = base.map_or(0.0, Side::min);
-    for other in others {
-        // Of minima, less the base; and of the turns within one round, the base in.
-        let ratio = (ours.min() - off) / (other.min() - off);
-        let rounds = ours.rounds.iter().zip(&other.rounds).map(|(a, b)| a / b);
-        let Spread { min, median, max } = Spread::of(rounds);
-        let (net, raw) = base.map_or(("", ""), |_| ("net ", " (raw)"));
-        let label = format!("{net}ratio to {}", other.name);
-        println!("  {label:<50}{ratio:>7.3}   rounds{raw}: {min:.3} / {median:.3} / {max:.3}");
+    if let [ours, others @ ..] = sides {
+        let off = base.map_or(0.0, Side::min);
+        for other in others {
+            // Of minima, less the base; and of the turns within one round, the base in.
+            let ratio = (ours.min() - off) / (other.min() - off);
+            let Spread { min, median, max } = Spread::of_ratios(&ours.rounds, &other.rounds);
+            let (net, raw) = base.map_or(("", ""), |_| ("net ", " (raw)"));
+            let label = format!("{net}ratio to {}", other.name);
+            println!("  {label:<50}{ratio:>7.3}   rounds{raw}: {min:.3} / {median:.3} / {max:.3}");
+        }
     }
     println!();
 }
