@@ -17,7 +17,7 @@ pub(crate) const GOVERNOR: &str = "governor check_key";
 
 /// Five slots for each caller in debt, as our documentation advises: at 17 bytes a slot about what
 /// the peer takes for an address.
-pub(crate) const SLOTS_PER_KEY: usize = 2;
+pub(crate) const SLOTS_PER_KEY: usize = 3;
 /// First-seen keys in one turn.
 const INSERTED: u32 = 100_000;
 const COLD_HITS: u32 = 20_000;

@@ -2,16 +2,16 @@
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use spark_core::Name;
 
 use crate::engine::{Attempt, Engine};
 use crate::gcra::Gcra;
 use crate::plan::{Active, Plan};
-use crate::request::Charges;
-use crate::{Unit, headers};
+use crate::{Key, Unit, headers};
 
 /// Whether a request may pass, and how its caller stands.
 ///
@@ -28,13 +28,12 @@ use crate::{Unit, headers};
 /// assert_eq!(decision.tightest().remaining, 1);
 /// # Ok::<(), spark_ratelimit::ConfigError>(())
 /// ```
+#[derive(Clone, Copy)]
 pub struct Decision<'a> {
     engine: &'a Engine,
     attempt: Attempt,
-    /// The `RateLimit-Policy` field, where a key has quotas of its own.
-    own_field: Option<Box<HeaderValue>>,
-    /// Looked up when somebody asks by name.
-    plan: OnceLock<Arc<Plan>>,
+    /// Whose quota the first policy charged.
+    key: Key,
 }
 
 /// What the policies say, gathered one by one. Small: it is on the way of every request.
@@ -52,6 +51,8 @@ pub(crate) struct Tally {
     pub(crate) never: bool,
     /// A policy that is no shadow has spoken.
     pub(crate) enforced: bool,
+    /// Less than a fifth of some burst is left.
+    pub(crate) near_limit: bool,
 }
 
 /// How a key stands with one policy.
@@ -138,15 +139,16 @@ impl Tally {
 /// # let limiter = Limiter::builder().policy(policy).build()?;
 /// let decision = limiter.peek(&Key::shared(), None, 1);
 /// let state = decision.tightest();
-/// assert_eq!((state.name, state.limit, state.remaining), ("requests", 2, 2));
+/// assert_eq!(state.name, "requests");
+/// assert_eq!((state.limit, state.remaining), (2, 2));
 /// assert!(state.full_in.is_zero());
 /// # Ok::<(), spark_ratelimit::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PolicyState<'a> {
+pub struct PolicyState {
     /// The policy's name.
-    pub name: &'a str,
+    pub name: Name,
     /// What is counted.
     pub unit: Unit,
     /// The caller's quota per period.
@@ -228,18 +230,8 @@ impl<'a> Decision<'a> {
     /// assert_eq!(limiter.check(&Key::shared(), None, 1).tightest().name, "second");
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn tightest(&self) -> PolicyState<'_> {
-        let (policy, standing) = self.reported();
-        let rule = policy.rule(standing.tag);
-        PolicyState {
-            name: policy.name.as_str(),
-            unit: policy.unit,
-            limit: policy.quota(standing.tag).limit(),
-            burst: policy.quota(standing.tag).burst_size(),
-            remaining: rule.remaining(standing.debt),
-            next_in: Duration::from_nanos(rule.next_in(standing.debt)),
-            full_in: Duration::from_nanos(standing.debt),
-        }
+    pub fn tightest(&self) -> PolicyState {
+        self.report().tightest()
     }
 
     /// The names of the policies that refuse; empty when the request passed.
@@ -255,8 +247,8 @@ impl<'a> Decision<'a> {
     /// assert_eq!(refused.violated().collect::<Vec<_>>(), ["requests"]);
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn violated(&self) -> impl Iterator<Item = &str> {
-        self.named(self.attempt.tally.violated)
+    pub fn violated(&self) -> impl Iterator<Item = Name> + use<> {
+        self.report().named(self.attempt.tally.violated)
     }
 
     /// The names of the shadow policies that would have refused.
@@ -276,17 +268,16 @@ impl<'a> Decision<'a> {
     /// assert_eq!(decision.shadow_violated().collect::<Vec<_>>(), ["tomorrow"]);
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
-    pub fn shadow_violated(&self) -> impl Iterator<Item = &str> {
-        self.named(self.attempt.tally.shadowed)
+    pub fn shadow_violated(&self) -> impl Iterator<Item = Name> + use<> {
+        self.report().named(self.attempt.tally.shadowed)
     }
 
     #[inline]
-    pub(crate) fn new(engine: &'a Engine) -> Self {
+    pub(crate) fn new(engine: &'a Engine, key: Key) -> Self {
         Self {
             engine,
             attempt: Attempt::default(),
-            own_field: None,
-            plan: OnceLock::new(),
+            key,
         }
     }
 
@@ -294,14 +285,6 @@ impl<'a> Decision<'a> {
     #[inline]
     pub(crate) fn attempt(&mut self) -> &mut Attempt {
         &mut self.attempt
-    }
-
-    /// Notes what cannot be looked up later.
-    #[inline]
-    pub(crate) fn note_own_field(&mut self, charges: Charges<'_>) {
-        if self.attempt.has_keys {
-            self.own_field = self.plan().field_of(charges, self.attempt.tier);
-        }
     }
 
     /// Whether any policy is more than a shadow.
@@ -315,40 +298,26 @@ impl<'a> Decision<'a> {
         self.attempt.now
     }
 
-    fn plan(&self) -> &Plan {
-        self.plan
-            .get_or_init(|| self.engine.plan_of(self.attempt.epoch))
-    }
-
-    /// The policy to report, and how the key stands with it.
-    fn reported(&self) -> (&Active, Standing) {
-        let standing = self.attempt.tally.tightest;
-        let policies = &self.plan().policies;
-        // Where two reconfigurations passed since, the plan may have fewer.
-        let policy = policies
-            .get(usize::from(standing.policy))
-            .unwrap_or(&policies[0]);
-        (policy, standing)
-    }
-
-    fn named(&self, bits: u32) -> impl Iterator<Item = &str> {
-        let named = self.plan().policies.iter().enumerate();
-        named
-            .filter(move |(at, _)| bits >> at & 1 == 1)
-            .map(|(_, policy)| policy.name.as_str())
-    }
-
     /// Whether a shadow would have refused.
     #[cfg(feature = "metrics")]
     pub(crate) fn has_shadows(&self) -> bool {
         self.attempt.tally.shadowed != 0
     }
 
-    /// Whether the tightest policy has less than a fifth of its burst left.
+    /// Whether some policy has less than a fifth of its burst left.
     #[cfg(feature = "metrics")]
     pub(crate) fn is_near_limit(&self) -> bool {
-        let (policy, standing) = self.reported();
-        policy.rule(standing.tag).is_near_limit(standing.debt)
+        self.attempt.tally.near_limit
+    }
+
+    /// The same by name. Looks the configuration up, which costs as much as a lock: once for all that
+    /// is to be said.
+    pub(crate) fn report(&self) -> Report {
+        Report {
+            attempt: self.attempt,
+            key: self.key,
+            plan: self.engine.plan_of(self.attempt.epoch),
+        }
     }
 
     /// The `RateLimit` field of draft-ietf-httpapi-ratelimit-headers: what may be used now, and in
@@ -365,12 +334,7 @@ impl<'a> Decision<'a> {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn rate_limit_field(&self) -> Option<HeaderValue> {
-        self.attempt.tally.enforced.then(|| {
-            let (policy, standing) = self.reported();
-            let rule = policy.rule(standing.tag);
-            let (remaining, next_in) = (rule.remaining(standing.debt), rule.next_in(standing.debt));
-            headers::limit_field(&policy.field_start, remaining, next_in)
-        })
+        self.report().limit_field()
     }
 
     /// The `RateLimit-Policy` field of the same draft: the quotas of the caller's tier. Made when
@@ -388,10 +352,58 @@ impl<'a> Decision<'a> {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn rate_limit_policy_field(&self) -> Option<HeaderValue> {
-        match &self.own_field {
-            Some(field) => Some((**field).clone()),
-            None => self.plan().field(self.attempt.tier),
+        self.report().policy_field()
+    }
+}
+
+/// A decision by name: with the configuration that it was made under.
+pub(crate) struct Report {
+    attempt: Attempt,
+    key: Key,
+    plan: Arc<Plan>,
+}
+
+impl Report {
+    pub(crate) fn tightest(&self) -> PolicyState {
+        let (policy, standing) = self.reported();
+        let (rule, quota) = (policy.rule(standing.tag), policy.quota(standing.tag));
+        PolicyState {
+            name: policy.name.clone(),
+            unit: policy.unit,
+            limit: quota.limit(),
+            burst: quota.burst_size(),
+            remaining: rule.remaining(standing.debt),
+            next_in: Duration::from_nanos(rule.next_in(standing.debt)),
+            full_in: Duration::from_nanos(standing.debt),
         }
+    }
+
+    pub(crate) fn limit_field(&self) -> Option<HeaderValue> {
+        self.attempt.tally.enforced.then(|| {
+            let (policy, standing) = self.reported();
+            let rule = policy.rule(standing.tag);
+            let (remaining, next_in) = (rule.remaining(standing.debt), rule.next_in(standing.debt));
+            headers::limit_field(&policy.field_start, remaining, next_in)
+        })
+    }
+
+    pub(crate) fn policy_field(&self) -> Option<HeaderValue> {
+        self.plan.field(self.key, self.attempt.tier)
+    }
+
+    pub(crate) fn named(self, bits: u32) -> impl Iterator<Item = Name> {
+        (0..self.plan.policies.len())
+            .filter(move |at| bits >> at & 1 == 1)
+            .map(move |at| self.plan.policies[at].name.clone())
+    }
+
+    /// The policy to report, and how the key stands with it.
+    fn reported(&self) -> (&Active, Standing) {
+        let standing = self.attempt.tally.tightest;
+        let policies = &self.plan.policies;
+        // Where two reconfigurations passed since, the plan may have fewer.
+        let policy = policies.get(usize::from(standing.policy));
+        (policy.unwrap_or(&policies[0]), standing)
     }
 }
 

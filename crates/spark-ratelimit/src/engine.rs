@@ -56,8 +56,6 @@ pub(crate) struct Attempt {
     pub(crate) epoch: u64,
     pub(crate) tally: Tally,
     pub(crate) tier: u16,
-    /// Some policy has quotas for single keys.
-    pub(crate) has_keys: bool,
 }
 
 impl Engine {
@@ -169,7 +167,6 @@ impl Engine {
         attempt.now = now;
         attempt.epoch = plan.epoch;
         attempt.tier = tier;
-        attempt.has_keys = plan.has_keys;
         let request = Request {
             plan,
             engine: self,

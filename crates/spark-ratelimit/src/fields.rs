@@ -34,9 +34,10 @@ impl Fields {
         found: &Found<'_>,
         budget: Option<&Arc<RequestBudget>>,
     ) -> Self {
+        let report = decision.report();
         Self {
-            limit: decision.rate_limit_field(),
-            policy: decision.rate_limit_policy_field(),
+            limit: report.limit_field(),
+            policy: report.policy_field(),
             more: More::of(decision, shared, found, budget),
         }
     }

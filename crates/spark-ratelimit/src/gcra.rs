@@ -18,6 +18,8 @@ pub(crate) struct Gcra {
     interval: u64,
     /// `τ`: the debt at which the bucket is empty, at least `T`, at most 2⁶¹.
     tolerance: u64,
+    /// The debt at which a fifth of the bucket is left.
+    near: u64,
 }
 
 /// What the algorithm says to a request.
@@ -34,9 +36,11 @@ pub(crate) enum Verdict {
 impl Gcra {
     pub(crate) fn new(quota: &Quota) -> Self {
         let interval = quota.interval_nanos();
+        let tolerance = interval.saturating_mul(quota.burst_size());
         Self {
             interval,
-            tolerance: interval.saturating_mul(quota.burst_size()),
+            tolerance,
+            near: tolerance - tolerance / 5,
         }
     }
 
@@ -103,7 +107,7 @@ impl Gcra {
 
     /// Whether less than a fifth of the burst is left.
     pub(crate) fn is_near_limit(&self, debt: u64) -> bool {
-        debt > self.tolerance - self.tolerance / 5
+        debt > self.near
     }
 
     /// The most that can be owed.

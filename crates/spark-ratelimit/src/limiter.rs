@@ -297,7 +297,7 @@ impl Limiter {
     pub fn stats(&self) -> Vec<TableStats> {
         let now = self.engine.now();
         let plan = self.engine.plan();
-        let stats = plan.as_given().map(|(_, policy)| {
+        let stats = plan.as_given().map(|policy| {
             let table = self.engine.table(policy.slot);
             TableStats {
                 policy: policy.name.as_str().to_owned(),
@@ -325,9 +325,8 @@ impl Limiter {
 
     #[inline]
     fn decide(&self, charges: Charges<'_>, tier: Option<&str>, mode: Mode) -> Decision<'_> {
-        let mut decision = Decision::new(&self.engine);
+        let mut decision = Decision::new(&self.engine, charges.of(0).key);
         self.engine.decide(charges, tier, mode, decision.attempt());
-        decision.note_own_field(charges);
         decision
     }
 
@@ -341,13 +340,12 @@ impl Limiter {
             let plan = self.engine.plan();
             let mut room = NO_CHARGES;
             let charges = Charges::Each(ask(&plan, &mut charge, &mut room));
-            let mut decision = Decision::new(&self.engine);
+            let mut decision = Decision::new(&self.engine, charges.of(0).key);
             let attempt = decision.attempt();
             if self
                 .engine
                 .attempt(&plan, charges, tier, mode, &mut [], attempt)
             {
-                decision.note_own_field(charges);
                 return decision;
             }
         }
@@ -365,7 +363,7 @@ impl Limiter {
             let mut permit = Permit::new(self.clone(), &plan, charges);
             let charges = Charges::Each(charges);
             let mut marks = [(0, 0); MAX_POLICIES];
-            let mut decision = Decision::new(&self.engine);
+            let mut decision = Decision::new(&self.engine, charges.of(0).key);
             let attempt = decision.attempt();
             if !self
                 .engine
@@ -377,7 +375,6 @@ impl Limiter {
                 permit.mark(&marks);
                 return Ok(permit);
             }
-            decision.note_own_field(charges);
             return Err(decision);
         }
     }
@@ -401,7 +398,7 @@ fn ask<'a>(
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = self.engine.plan();
-        let names: Vec<_> = plan.as_given().map(|(_, policy)| &policy.name).collect();
+        let names: Vec<_> = plan.as_given().map(|policy| &policy.name).collect();
         f.debug_struct("Limiter")
             .field("policies", &names)
             .field("capacity", &self.engine.capacity)

@@ -133,7 +133,7 @@ mod on {
             }
             if decision.has_shadows() {
                 for policy in decision.shadow_violated() {
-                    self.named(SHADOW_VIOLATIONS_TOTAL, policy);
+                    self.named(SHADOW_VIOLATIONS_TOTAL, policy.as_str());
                 }
             }
             self.tables(decision.now(), limiter);
@@ -160,7 +160,7 @@ mod on {
         #[cold]
         fn violated(&self, decision: &Decision<'_>) {
             for policy in decision.violated() {
-                self.named(VIOLATIONS_TOTAL, policy);
+                self.named(VIOLATIONS_TOTAL, policy.as_str());
             }
         }
 

@@ -7,7 +7,6 @@ use spark_core::Name;
 
 use crate::gcra::Gcra;
 use crate::headers::{self, LimitStart, PolicyItem};
-use crate::request::Charges;
 use crate::store::{Entry, MAX_TAGS, Mark, Table};
 use crate::{ConfigError, Key, Policy, Quota, Unit};
 
@@ -23,7 +22,7 @@ pub(crate) struct Plan {
     /// By a tier's tag, everybody else's first: the `RateLimit-Policy` field, if there is one.
     fields: Box<[Option<HeaderValue>]>,
     /// Some policy has quotas for single keys.
-    pub(crate) has_keys: bool,
+    has_keys: bool,
     /// Where the policies stand that were given first, second and so on.
     given: Box<[usize]>,
     /// The tiers by name, sorted, with their tag.
@@ -115,9 +114,9 @@ impl Plan {
         self.epoch & 1 == 1
     }
 
-    /// The policies in the order in which they were given, with where they stand here.
-    pub(crate) fn as_given(&self) -> impl Iterator<Item = (usize, &Active)> {
-        self.given.iter().map(|at| (*at, &self.policies[*at]))
+    /// The policies in the order in which they were given.
+    pub(crate) fn as_given(&self) -> impl Iterator<Item = &Active> {
+        self.given.iter().map(|at| &self.policies[*at])
     }
 
     /// What `entry` owes to policy `at` when measured by the rule of `tag`: its share of the burst
@@ -155,22 +154,17 @@ impl Plan {
         }
     }
 
-    /// The `RateLimit-Policy` field of a tier.
-    pub(crate) fn field(&self, tier: u16) -> Option<HeaderValue> {
-        self.fields.get(usize::from(tier)).cloned().flatten()
-    }
-
-    /// The `RateLimit-Policy` field where a key has quotas of its own.
-    pub(crate) fn field_of(&self, charges: Charges<'_>, tier: u16) -> Option<Box<HeaderValue>> {
-        let tag = |at: usize| self.policies[at].tag(charges.of(at).key, tier);
-        if (0..self.policies.len()).all(|at| tag(at) == tier) {
-            return None;
+    /// The `RateLimit-Policy` field of a tier, or of a key that has quotas of its own.
+    pub(crate) fn field(&self, key: Key, tier: u16) -> Option<HeaderValue> {
+        let own = self.has_keys && self.policies.iter().any(|it| it.tag(key, tier) != tier);
+        if !own {
+            return self.fields.get(usize::from(tier)).cloned().flatten();
         }
-        let told = self.as_given().filter(|(_, policy)| !policy.shadow);
-        let items = told.map(|(at, policy)| {
-            PolicyItem::rate(&policy.name, policy.quota(tag(at)), policy.unit)
-        });
-        headers::policy_field(items).map(Box::new)
+        let told = self.as_given().filter(|policy| !policy.shadow);
+        headers::policy_field(told.map(|policy| {
+            let quota = policy.quota(policy.tag(key, tier));
+            PolicyItem::rate(&policy.name, quota, policy.unit)
+        }))
     }
 
     /// Brings the entries of the configuration before into this one. Called while no request can

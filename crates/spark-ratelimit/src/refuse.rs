@@ -20,7 +20,7 @@ pub(crate) fn quota_exceeded(
     decision: &Decision<'_>,
     key: Option<Key>,
 ) -> Problem {
-    let violated: Vec<serde_json::Value> = decision.violated().map(Into::into).collect();
+    let violated: Vec<serde_json::Value> = decision.violated().map(|name| name.as_str().into()).collect();
     tracing::debug!(scope = config.scope, policies = ?violated, "rate limited");
     let mut problem = too_many("rate_limited");
     problem = match decision.retry_after() {
@@ -30,10 +30,11 @@ pub(crate) fn quota_exceeded(
         None => problem.detail("The request asks for more than the quota ever allows at once."),
     };
     if config.headers != Headers::Never {
-        if let Some(field) = decision.rate_limit_field() {
+        let report = decision.report();
+        if let Some(field) = report.limit_field() {
             problem = problem.header(RATE_LIMIT, field);
         }
-        if let Some(field) = decision.rate_limit_policy_field() {
+        if let Some(field) = report.policy_field() {
             problem = problem.header(RATE_LIMIT_POLICY, field);
         }
     }

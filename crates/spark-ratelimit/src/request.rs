@@ -72,6 +72,7 @@ impl Request<'_> {
             _ => before,
         };
         let standing = Standing::new(at, tag, after);
+        tally.near_limit |= rule.is_near_limit(after) && !policy.shadow;
         match verdict {
             Verdict::Conforms { .. } => tally.agrees(standing, policy.shadow, self.plan),
             Verdict::Wait { nanos } => tally.refuses(standing, Some(nanos), policy.shadow),

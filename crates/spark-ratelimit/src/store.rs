@@ -66,19 +66,23 @@ pub(crate) struct Table {
 #[derive(Default)]
 struct Set {
     slots: Mutex<Slots>,
-    /// Keys of this set may be in debt in their second set until then. Written with the lock held;
-    /// outside of it so that the second line can be asked for before.
+    /// Keys of this set may be in debt in their second set until then. Written with the lock held.
     spilled_until: AtomicU64,
 }
 
-/// Columns, so that all eight prints are compared at once.
+/// The first half is on one cache line with the lock, and is filled first: most keys are found
+/// without a look at the other line.
 #[derive(Default)]
-struct Slots {
+struct Slots([Half; 2]);
+
+#[repr(C)]
+#[derive(Default)]
+struct Half {
     /// 32 bits of the key's hash.
-    prints: [u32; WAYS],
-    marks: [Mark; WAYS],
+    prints: [u32; WAYS / 2],
+    marks: [Mark; WAYS / 2],
     /// Arrival times; 0 is empty, as is any time in the past.
-    tats: [u64; WAYS],
+    tats: [u64; WAYS / 2],
 }
 
 /// On a cache line of its own: it is written under a flood, while its neighbours are only read.
@@ -147,9 +151,9 @@ impl Table {
         for set in &self.sets {
             let mut slots = hold(&set.slots);
             for way in 0..WAYS {
-                if slots.tats[way] > now {
-                    let entry = replace(slots.entry(way));
-                    slots.write(way, entry.unwrap_or(Entry::NONE));
+                let entry = slots.entry(way);
+                if entry.tat > now {
+                    slots.write(way, replace(entry).unwrap_or(Entry::NONE));
                 }
             }
         }
@@ -174,11 +178,7 @@ impl Table {
         let (mut looked_at, mut live) = (0, 0);
         for set in self.sets.iter().step_by(step) {
             looked_at += WAYS;
-            live += hold(&set.slots)
-                .tats
-                .iter()
-                .filter(|tat| **tat > now)
-                .count();
+            live += hold(&set.slots).tats().filter(|tat| **tat > now).count();
         }
         (live as u128 * self.capacity() as u128 / looked_at.max(1) as u128) as usize
     }
@@ -303,14 +303,14 @@ impl Locked<'_> {
         let print = self.found.hash as u32;
         match &mut self.second {
             Some(second) if in_second => {
-                second.prints[way] = print;
+                second.name(way, print);
                 second.write(way, entry);
                 self.found.set.spill(entry.tat);
                 let room = self.home.room();
                 self.place = Place::Second { way, room };
             }
             _ => {
-                self.home.prints[way] = print;
+                self.home.name(way, print);
                 self.home.write(way, entry);
                 self.place = Place::Home(way);
             }
@@ -357,19 +357,19 @@ impl Slots {
     // A slot that was given up keeps its print: a key is then found where it was, owing nothing.
     #[inline]
     fn find(&self, print: u32) -> Option<usize> {
-        let mut same = 0u32;
-        for (way, it) in self.prints.iter().enumerate() {
-            same |= u32::from(*it == print) << way;
+        let [near, far] = &self.0;
+        match near.find(print) {
+            Some(way) => Some(way),
+            None => far.find(print).map(|way| way + WAYS / 2),
         }
-        (same != 0).then(|| same.trailing_zeros() as usize % WAYS)
     }
 
     fn room(&self) -> Room {
         let mut room = Room {
             way: 0,
-            tat: self.tats[0],
+            tat: u64::MAX,
         };
-        for (way, &tat) in self.tats.iter().enumerate() {
+        for (way, &tat) in self.tats().enumerate() {
             if tat < room.tat {
                 room = Room { way, tat };
             }
@@ -377,18 +377,40 @@ impl Slots {
         room
     }
 
+    fn tats(&self) -> impl Iterator<Item = &u64> {
+        self.0.iter().flat_map(|half| &half.tats)
+    }
+
     #[inline]
     fn entry(&self, way: usize) -> Entry {
+        let (half, at) = (&self.0[way / (WAYS / 2)], way % (WAYS / 2));
         Entry {
-            tat: self.tats[way],
-            mark: self.marks[way],
+            tat: half.tats[at],
+            mark: half.marks[at],
         }
     }
 
     #[inline]
     fn write(&mut self, way: usize, entry: Entry) {
-        self.tats[way] = entry.tat;
-        self.marks[way] = entry.mark;
+        let (half, at) = (&mut self.0[way / (WAYS / 2)], way % (WAYS / 2));
+        half.tats[at] = entry.tat;
+        half.marks[at] = entry.mark;
+    }
+
+    fn name(&mut self, way: usize, print: u32) {
+        self.0[way / (WAYS / 2)].prints[way % (WAYS / 2)] = print;
+    }
+}
+
+impl Half {
+    #[inline]
+    fn find(&self, print: u32) -> Option<usize> {
+        // All at once, since which it will be is not to be foreseen.
+        let mut same = 0u32;
+        for (way, it) in self.prints.iter().enumerate() {
+            same |= u32::from(*it == print) << way;
+        }
+        (same != 0).then(|| same.trailing_zeros() as usize % (WAYS / 2))
     }
 }
 
