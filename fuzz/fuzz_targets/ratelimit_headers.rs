@@ -149,11 +149,11 @@ fn limiter(input: &Input<'_>) {
 }
 
 fn policy_field(accepted: &[Accepted<'_>], tier: Option<&str>, decision: &Decision) {
-    let field = decision.rate_limit_policy_field();
     let told: Vec<&Accepted<'_>> = accepted.iter().filter(|policy| !policy.shadow).collect();
-    if told.is_empty() {
+    let Some(field) = decision.rate_limit_policy_field() else {
+        assert!(told.is_empty());
         return;
-    }
+    };
     let items = list(&field);
     assert_eq!(items.len(), told.len(), "{field:?}");
     for (item, policy) in items.iter().zip(told) {
@@ -166,11 +166,15 @@ fn policy_field(accepted: &[Accepted<'_>], tier: Option<&str>, decision: &Decisi
 }
 
 fn limit_field(accepted: &[Accepted<'_>], decision: &Decision) {
-    let field = decision.rate_limit_field();
+    let Some(field) = decision.rate_limit_field() else {
+        assert!(accepted.iter().all(|policy| policy.shadow) && decision.allowed());
+        return;
+    };
     let state = decision.tightest();
     let standing = (state.remaining, state.next_in);
-    reads_as_limit(&field, state.name, standing);
-    assert!(accepted.iter().any(|policy| policy.name == state.name));
+    reads_as_limit(&field, state.name.as_str(), standing);
+    let told = accepted.iter().find(|policy| state.name == *policy.name);
+    assert!(told.is_some_and(|policy| !policy.shadow));
     // Whoever is told to wait is told so at least as long as `t` says.
     if let Some(wait) = decision.retry_after() {
         assert!(wait >= state.next_in, "{wait:?} {state:?}");

@@ -149,11 +149,7 @@ impl Shared {
         }
     }
 
-    fn budget(
-        self: &Arc<Self>,
-        head: &Head<'_>,
-        found: &Found<'_>,
-    ) -> Option<Arc<RequestBudget>> {
+    fn budget(self: &Arc<Self>, head: &Head<'_>, found: &Found<'_>) -> Option<Arc<RequestBudget>> {
         self.config.budget.as_ref()?;
         let usage = Context::of(head.extensions).map(|context| context.usage().clone());
         let tier = found.subject.tier.map(Box::from);
@@ -166,7 +162,13 @@ impl Shared {
     }
 
     fn mark(&self, key: Key) -> u64 {
-        key.bits() ^ self.config.limiter.engine().id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        key.bits()
+            ^ self
+                .config
+                .limiter
+                .engine()
+                .id
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     fn report(&self, missed: Option<Missed>) {

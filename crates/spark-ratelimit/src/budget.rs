@@ -26,12 +26,7 @@ struct State {
 }
 
 impl RequestBudget {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        key: Key,
-        tier: Option<Box<str>>,
-        usage: Usage,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, key: Key, tier: Option<Box<str>>, usage: Usage) -> Self {
         Self {
             shared,
             key,

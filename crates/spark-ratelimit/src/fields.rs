@@ -112,7 +112,6 @@ impl More {
     }
 }
 
-
 /// The burst stands for the limit: these fields know no other, and a client that has asked for
 /// nothing sees all of it left.
 fn figures_of(decision: &Decision<'_>) -> Figures {

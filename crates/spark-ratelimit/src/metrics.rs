@@ -97,13 +97,12 @@ mod on {
         /// When the tables are looked at next, in nanoseconds of the limiter's clock.
         tables_due: AtomicU64,
         named: Mutex<Vec<(&'static str, Box<str>, Counter)>>,
+        reservations: OnceLock<[Counter; 2]>,
     }
 
     struct Handles {
         near_limit: Counter,
         unknown: Counter,
-        reserved: Counter,
-        not_reserved: Counter,
         allowed: Counter,
         denied: Counter,
         exempt: Counter,
@@ -117,6 +116,7 @@ mod on {
                 handles: OnceLock::new(),
                 tables_due: AtomicU64::new(0),
                 named: Mutex::default(),
+                reservations: OnceLock::new(),
             }
         }
 
@@ -145,11 +145,11 @@ mod on {
         }
 
         pub(crate) fn reserved(&self) {
-            self.handles().reserved.increment(1);
+            self.reservations()[0].increment(1);
         }
 
         pub(crate) fn not_reserved(&self, decision: &Decision<'_>) {
-            self.handles().not_reserved.increment(1);
+            self.reservations()[1].increment(1);
             self.violated(decision);
         }
 
@@ -210,17 +210,20 @@ mod on {
             }
         }
 
+        fn reservations(&self) -> &[Counter; 2] {
+            self.reservations.get_or_init(|| {
+                ["allowed", "denied"].map(|decision| {
+                    counter!(RESERVATIONS_TOTAL, "scope" => self.scope, "decision" => decision)
+                })
+            })
+        }
+
         fn handles(&self) -> &Handles {
             let decision =
                 |decision| counter!(DECISIONS_TOTAL, "scope" => self.scope, "decision" => decision);
-            let reservation = |decision| {
-                counter!(RESERVATIONS_TOTAL, "scope" => self.scope, "decision" => decision)
-            };
             self.handles.get_or_init(|| Handles {
                 near_limit: counter!(NEAR_LIMIT_TOTAL, "scope" => self.scope),
                 unknown: decision("unknown"),
-                reserved: reservation("allowed"),
-                not_reserved: reservation("denied"),
                 allowed: decision("allowed"),
                 denied: decision("denied"),
                 exempt: decision("exempt"),

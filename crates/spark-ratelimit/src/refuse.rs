@@ -20,7 +20,10 @@ pub(crate) fn quota_exceeded(
     decision: &Decision<'_>,
     key: Option<Key>,
 ) -> Problem {
-    let violated: Vec<serde_json::Value> = decision.violated().map(|name| name.as_str().into()).collect();
+    let violated: Vec<serde_json::Value> = decision
+        .violated()
+        .map(|name| name.as_str().into())
+        .collect();
     tracing::debug!(scope = config.scope, policies = ?violated, "rate limited");
     let mut problem = too_many("rate_limited");
     problem = match decision.retry_after() {

@@ -93,6 +93,11 @@ fn r14_every_series_is_described_bounded_and_without_a_key() {
             1.0,
         ),
         (
+            "spark_ratelimit_decisions_total{scope=ip,decision=unknown}",
+            0.0,
+        ),
+        ("spark_ratelimit_near_limit_total{scope=ip}", 1.0),
+        (
             "spark_ratelimit_violations_total{scope=ip,policy=requests}",
             1.0,
         ),
