@@ -84,14 +84,26 @@ impl Shared {
             return refuse(self.refuse(&decision, Some(found.subject.key)));
         }
 
-        let budget = self.budget(&head, &found);
         let tells = self.config.headers == Headers::Always;
-        let fields = tells.then(|| Fields::of(&decision, self, &found, budget.as_ref()));
+        let mut fields = tells.then(|| Fields::of(&decision, self, &found));
+        let tier = match self.config.budget {
+            Some(_) => found.subject.tier.map(Box::from),
+            None => None,
+        };
+        let key = found.subject.key;
+
         let clock = limiter.engine().clock();
         let context = Context::get_or_insert(request.extensions_mut(), clock);
         context.first_time(mark);
+        let budget = self.config.budget.as_ref().map(|_| {
+            let usage = context.usage().clone();
+            Arc::new(RequestBudget::new(Arc::clone(self), key, tier, usage))
+        });
         if let Some(budget) = &budget {
             context.set_budget(Arc::clone(budget) as _);
+            if let Some(fields) = &mut fields {
+                fields.tell(budget);
+            }
         }
         Admission::Pass(fields, Held::new(in_flight, budget))
     }
@@ -147,18 +159,6 @@ impl Shared {
                 Err(refuse::at_capacity(&self.config, limiter, tier, key))
             }
         }
-    }
-
-    fn budget(self: &Arc<Self>, head: &Head<'_>, found: &Found<'_>) -> Option<Arc<RequestBudget>> {
-        self.config.budget.as_ref()?;
-        let usage = Context::of(head.extensions).map(|context| context.usage().clone());
-        let tier = found.subject.tier.map(Box::from);
-        Some(Arc::new(RequestBudget::new(
-            Arc::clone(self),
-            found.subject.key,
-            tier,
-            usage.unwrap_or_default(),
-        )))
     }
 
     fn mark(&self, key: Key) -> u64 {

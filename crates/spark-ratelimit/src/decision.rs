@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -231,7 +230,7 @@ impl<'a> Decision<'a> {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn tightest(&self) -> PolicyState {
-        self.report().tightest()
+        self.report(|it| it.tightest())
     }
 
     /// The names of the policies that refuse; empty when the request passed.
@@ -248,7 +247,7 @@ impl<'a> Decision<'a> {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn violated(&self) -> impl Iterator<Item = Name> + use<> {
-        self.report().named(self.attempt.tally.violated)
+        self.named(self.attempt.tally.violated)
     }
 
     /// The names of the shadow policies that would have refused.
@@ -269,7 +268,7 @@ impl<'a> Decision<'a> {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn shadow_violated(&self) -> impl Iterator<Item = Name> + use<> {
-        self.report().named(self.attempt.tally.shadowed)
+        self.named(self.attempt.tally.shadowed)
     }
 
     #[inline]
@@ -310,14 +309,20 @@ impl<'a> Decision<'a> {
         self.attempt.tally.near_limit
     }
 
-    /// The same by name. Looks the configuration up, which costs as much as a lock: once for all that
-    /// is to be said.
-    pub(crate) fn report(&self) -> Report {
-        Report {
-            attempt: self.attempt,
-            key: self.key,
-            plan: self.engine.plan_of(self.attempt.epoch),
-        }
+    /// The same by name.
+    #[inline]
+    pub(crate) fn report<T>(&self, tell: impl Fn(Report<'_>) -> T) -> T {
+        let (attempt, key) = (&self.attempt, self.key);
+        self.engine
+            .with_plan_of(attempt.epoch, |plan| tell(Report { attempt, key, plan }))
+    }
+
+    fn named(&self, bits: u32) -> impl Iterator<Item = Name> + use<> {
+        let names = match bits {
+            0 => Vec::new(),
+            _ => self.report(|it| it.named(bits)),
+        };
+        names.into_iter()
     }
 
     /// The `RateLimit` field of draft-ietf-httpapi-ratelimit-headers: what may be used now, and in
@@ -334,7 +339,7 @@ impl<'a> Decision<'a> {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn rate_limit_field(&self) -> Option<HeaderValue> {
-        self.report().limit_field()
+        self.report(|it| it.limit_field())
     }
 
     /// The `RateLimit-Policy` field of the same draft: the quotas of the caller's tier. Made when
@@ -352,18 +357,18 @@ impl<'a> Decision<'a> {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn rate_limit_policy_field(&self) -> Option<HeaderValue> {
-        self.report().policy_field()
+        self.report(|it| it.policy_field())
     }
 }
 
-/// A decision by name: with the configuration that it was made under.
-pub(crate) struct Report {
-    attempt: Attempt,
+/// A decision with the configuration that it was made under.
+pub(crate) struct Report<'a> {
+    attempt: &'a Attempt,
     key: Key,
-    plan: Arc<Plan>,
+    plan: &'a Plan,
 }
 
-impl Report {
+impl Report<'_> {
     pub(crate) fn tightest(&self) -> PolicyState {
         let (policy, standing) = self.reported();
         let (rule, quota) = (policy.rule(standing.tag), policy.quota(standing.tag));
@@ -391,10 +396,12 @@ impl Report {
         self.plan.field(self.key, self.attempt.tier)
     }
 
-    pub(crate) fn named(self, bits: u32) -> impl Iterator<Item = Name> {
-        (0..self.plan.policies.len())
-            .filter(move |at| bits >> at & 1 == 1)
-            .map(move |at| self.plan.policies[at].name.clone())
+    fn named(&self, bits: u32) -> Vec<Name> {
+        let policies = self.plan.policies.iter().enumerate();
+        policies
+            .filter(|(at, _)| bits >> at & 1 == 1)
+            .map(|(_, policy)| policy.name.clone())
+            .collect()
     }
 
     /// The policy to report, and how the key stands with it.

@@ -96,8 +96,15 @@ impl Engine {
         self.plan.load_full()
     }
 
-    /// The plan of that epoch; the one in force where it is long gone.
-    pub(crate) fn plan_of(&self, epoch: u64) -> Arc<Plan> {
+    /// Calls `tell`, which must not call back into a limiter, with the plan of that epoch; with the
+    /// one in force where it is long gone.
+    #[inline]
+    pub(crate) fn with_plan_of<T>(&self, epoch: u64, tell: impl Fn(&Plan) -> T) -> T {
+        with_plan(self, epoch, &tell).unwrap_or_else(|| tell(&self.plan_of(epoch)))
+    }
+
+    #[cold]
+    fn plan_of(&self, epoch: u64) -> Arc<Plan> {
         let plan = self.plan();
         if plan.epoch == epoch {
             return plan;
@@ -130,7 +137,7 @@ impl Engine {
         let known = with_plan(self, epoch, |plan| {
             self.attempt(plan, charges, tier, mode, &mut [], attempt)
         });
-        if !known {
+        if known != Some(true) {
             self.decide_anew(charges, tier, mode, attempt);
         }
     }
@@ -260,14 +267,14 @@ thread_local! {
 }
 
 /// Calls `work`, which must not call back into a limiter, with the plan of `epoch`, if this thread
-/// remembers it; else it is false.
+/// remembers it.
 #[inline]
-fn with_plan(engine: &Engine, epoch: u64, work: impl FnOnce(&Plan) -> bool) -> bool {
+fn with_plan<T>(engine: &Engine, epoch: u64, work: impl FnOnce(&Plan) -> T) -> Option<T> {
     let known = PLANS.try_with(|plans| match &plans.borrow()[place(engine)] {
-        Some((id, plan)) if *id == engine.id && plan.epoch == epoch => work(plan),
-        _ => false,
+        Some((id, plan)) if *id == engine.id && plan.epoch == epoch => Some(work(plan)),
+        _ => None,
     });
-    known.unwrap_or(false)
+    known.ok().flatten()
 }
 
 /// The plan in force, which this thread will know from now on.

@@ -24,21 +24,24 @@ struct More {
     /// The policy of a limit on concurrency.
     concurrency: Option<HeaderValue>,
     x_ratelimit: Option<(Figures, Duration)>,
-    openai: Option<(Figures, Option<Arc<RequestBudget>>)>,
+    openai: Option<Figures>,
+    budget: Option<Arc<RequestBudget>>,
 }
 
 impl Fields {
-    pub(crate) fn of(
-        decision: &Decision<'_>,
-        shared: &Shared,
-        found: &Found<'_>,
-        budget: Option<&Arc<RequestBudget>>,
-    ) -> Self {
-        let report = decision.report();
+    pub(crate) fn of(decision: &Decision<'_>, shared: &Shared, found: &Found<'_>) -> Self {
+        let (limit, policy) = decision.report(|it| (it.limit_field(), it.policy_field()));
         Self {
-            limit: report.limit_field(),
-            policy: report.policy_field(),
-            more: More::of(decision, shared, found, budget),
+            limit,
+            policy,
+            more: More::of(decision, shared, found),
+        }
+    }
+
+    /// Tells of this budget too, where such fields are written.
+    pub(crate) fn tell(&mut self, budget: &Arc<RequestBudget>) {
+        if let Some(more) = &mut self.more {
+            more.budget = Some(Arc::clone(budget));
         }
     }
 
@@ -62,12 +65,7 @@ impl Fields {
 
 impl More {
     #[inline]
-    fn of(
-        decision: &Decision<'_>,
-        shared: &Shared,
-        found: &Found<'_>,
-        budget: Option<&Arc<RequestBudget>>,
-    ) -> Option<Box<Self>> {
+    fn of(decision: &Decision<'_>, shared: &Shared, found: &Found<'_>) -> Option<Box<Self>> {
         let config = &shared.config;
         if config.concurrency.is_none() && !config.x_ratelimit && !config.openai {
             return None;
@@ -86,9 +84,8 @@ impl More {
             x_ratelimit: figures
                 .filter(|_| config.x_ratelimit)
                 .map(|figures| (figures, unix_time())),
-            openai: figures
-                .filter(|_| config.openai)
-                .map(|figures| (figures, budget.map(Arc::clone))),
+            openai: figures.filter(|_| config.openai),
+            budget: None,
         }))
     }
 
@@ -101,10 +98,10 @@ impl More {
         if let Some((figures, unix_time)) = self.x_ratelimit {
             write_x_ratelimit(headers, &figures, unix_time);
         }
-        if let Some((figures, budget)) = self.openai {
+        if let Some(figures) = self.openai {
             write_openai(headers, &figures);
             // As it stands now, when the handler has reserved.
-            let decision = budget.as_ref().and_then(|budget| budget.peek());
+            let decision = self.budget.as_ref().and_then(|budget| budget.peek());
             if let Some(decision) = decision {
                 write_openai(headers, &figures_of(&decision));
             }

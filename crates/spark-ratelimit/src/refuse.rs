@@ -33,11 +33,11 @@ pub(crate) fn quota_exceeded(
         None => problem.detail("The request asks for more than the quota ever allows at once."),
     };
     if config.headers != Headers::Never {
-        let report = decision.report();
-        if let Some(field) = report.limit_field() {
+        let (limit, policy) = decision.report(|it| (it.limit_field(), it.policy_field()));
+        if let Some(field) = limit {
             problem = problem.header(RATE_LIMIT, field);
         }
-        if let Some(field) = report.policy_field() {
+        if let Some(field) = policy {
             problem = problem.header(RATE_LIMIT_POLICY, field);
         }
     }
