@@ -15,7 +15,7 @@ use crate::rule::{ONCE, PLENTY, PLENTY_FOR_ONE, Rule};
 pub(crate) const SPARK: &str = "spark Limiter::check";
 pub(crate) const GOVERNOR: &str = "governor check_key";
 
-/// Five slots for each caller in debt, as our documentation advises: at 17 bytes a slot about what
+/// Three slots for each caller in debt, as our documentation advises: at 16 bytes a slot about what
 /// the peer takes for an address.
 pub(crate) const SLOTS_PER_KEY: usize = 3;
 /// First-seen keys in one turn.

@@ -25,6 +25,10 @@ enum Op {
     Wait { nanos: u32 },
     WaitLong { seconds: u16 },
     WaitAsTold { key: u8, cost: u16 },
+    Acquire { key: u8, estimate: u16 },
+    Observe { permit: u8, units: u16 },
+    Settle { permit: u8, actual: u16 },
+    Drop { permit: u8 },
     Penalize { key: u8, cost: u16 },
     Reset { key: u8 },
 }
@@ -53,6 +57,7 @@ fuzz_target!(|input: Input| {
     let burst = quota.burst_size();
     // For each key: units admitted, and since when.
     let mut admitted = [(0_u128, clock.clock().now()); KEYS];
+    let mut permits = Vec::new();
 
     for op in &input.ops {
         match op {
@@ -100,6 +105,53 @@ fuzz_target!(|input: Input| {
                 );
             }
             Op::Penalize { key: at, cost } => limiter.penalize(&key(*at), None, (*cost).into()),
+            Op::Acquire { key: at, estimate } => {
+                let estimate = u64::from(*estimate);
+                let left = limiter.peek(&key(*at), None, 0).tightest().remaining;
+                let Ok(permit) = limiter.acquire(&key(*at), None, estimate) else {
+                    assert!(estimate > left || left == 0);
+                    continue;
+                };
+                assert!(estimate <= left || estimate == 0);
+                let (units, since) = &mut admitted[usize::from(*at) % KEYS];
+                *units += u128::from(estimate);
+                let elapsed = clock.clock().now().saturating_duration_since(*since);
+                let refilled = elapsed.as_nanos() / quota.interval().as_nanos();
+                assert!(*units <= u128::from(burst) + refilled);
+                permits.push((*at, permit));
+            }
+            Op::Observe { permit, units } => {
+                let at = usize::from(*permit);
+                if let Some((_, permit)) = permits.get_mut(at) {
+                    permit.observe((*units).into());
+                }
+            }
+            Op::Settle { permit, .. } | Op::Drop { permit } => {
+                let at = usize::from(*permit);
+                if at >= permits.len() {
+                    continue;
+                }
+                let (at, permit) = permits.swap_remove(at);
+                let (reserved, observed) = (permit.reserved(), permit.observed());
+                let left = || limiter.peek(&key(at), None, 0).tightest().remaining;
+                let before = left();
+                let used = if let Op::Settle { actual, .. } = op {
+                    permit.settle((*actual).into());
+                    u64::from(*actual)
+                } else {
+                    drop(permit);
+                    observed.unwrap_or(reserved)
+                };
+                let after = left();
+                let (units, since) = &mut admitted[usize::from(at) % KEYS];
+                if let Some(unused) = reserved.checked_sub(used) {
+                    assert!((before..=before + unused).contains(&after));
+                    *units = units.saturating_sub(unused.into());
+                } else {
+                    assert!(after <= before);
+                    (*units, *since) = (0, clock.clock().now());
+                }
+            }
             Op::Reset { key: at } => {
                 limiter.reset(&key(*at));
                 admitted[usize::from(*at) % KEYS] = (0, clock.clock().now());

@@ -66,15 +66,16 @@ impl LimiterBuilder {
         self
     }
 
-    /// How many keys in debt each policy can tell apart, at 17 bytes each; 65,536 unless said.
+    /// How many keys in debt each policy can tell apart, at 16 bytes each; 65,536 unless said.
     /// Taken from the system at once, and never more. Rounded up to a multiple of eight.
     ///
-    /// Choose a few times the number of callers that are active within one refill of the burst.
+    /// Take three for each caller that is in debt at a time, which is whoever was active within one
+    /// refill of the burst. With fewer, callers that meet in the same sets forget each other's debts.
     ///
     /// # Example
     /// ```
     /// # use spark_ratelimit::Limiter;
-    /// let builder = Limiter::builder().capacity(1_000_000); // 17 MB for each policy
+    /// let builder = Limiter::builder().capacity(1_000_000); // 16 MB for each policy
     /// ```
     #[must_use]
     pub fn capacity(mut self, slots: usize) -> Self {

@@ -37,11 +37,12 @@ pub(crate) struct Engine {
 
 /// The policies' tables, by slot. They are locked in this order. A table is never given back: one
 /// whose policy has gone is taken by the next that comes.
-pub(crate) struct Tables([OnceLock<Table>; 2 * MAX_POLICIES]);
+pub(crate) struct Tables(Box<[OnceLock<Table>]>);
 
 impl Tables {
     pub(crate) fn new() -> Self {
-        Self([const { OnceLock::new() }; 2 * MAX_POLICIES])
+        // The policies of one configuration, and those of the one before.
+        Self((0..2 * MAX_POLICIES).map(|_| OnceLock::new()).collect())
     }
 
     pub(crate) fn get(&self, slot: usize, capacity: usize) -> &Table {
@@ -220,7 +221,7 @@ impl Engine {
         // A policy that is no more has nothing to settle.
         let Some(at) = found else { return true };
         let now = self.now();
-        let mut set = self.table(plan.policies[at].slot).lock(part.key, now);
+        let mut set = self.table(plan.policies[at].slot).lock(part.key, now, now);
         if self.epoch.load(Ordering::Acquire) != plan.epoch {
             return false;
         }

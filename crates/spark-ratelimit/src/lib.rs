@@ -40,20 +40,40 @@
 //! Under axum: `Router::new().layer(RateLimitLayer::new(limiter))`. Without HTTP, [`Limiter`] alone:
 //! see its job queue.
 //!
+//! # What it can do
+//! - Several [`Policy`]s decide a request together, **all or nothing**: 10 per second and 1,000 per day
+//!   and 100,000 tokens per minute. A refusal is charged to nobody, so hammering does not make the
+//!   wait longer.
+//! - A quota for each [tier](Policy::tier) and for [single keys](Policy::key), replaced while running by
+//!   [`Limiter::reconfigure`]; debts are carried over in proportion, so that changing a tier to and fro
+//!   gains nothing.
+//! - [`Limiter::acquire`] reserves an estimate, and its [`Permit`] settles what was really used; in a
+//!   service, [`RateLimitLayer::budget`] gives the handler that through the request's context.
+//! - [`ConcurrencyLimiter`]: how many at once, held to the last byte of the response.
+//! - [`KeyBy`]: whose quota, by tenant, network, header, route or a way of your own, put together with
+//!   `or` and `and`; a key of its own for each policy with [`RateLimitLayer::key_for`].
+//! - [`Policy::shadow`]: counts and never refuses. [`Limiter::peek`], [`Limiter::penalize`],
+//!   [`Limiter::reset`] for operators.
+//! - [`Limiter`] by itself, without HTTP, guards a job queue. `BoundedStateStore` gives the same bounded
+//!   memory to governor's own `RateLimiter`.
+//!
 //! # What a client sees
 //! `RateLimit-Policy` and `RateLimit` of
-//! [draft-ietf-httpapi-ratelimit-headers](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/):
-//! `q` is the quota and `w` its window in seconds, `r` what may be used now, `t` when there is more.
-//! With several policies, `RateLimit` speaks of the tightest. A refusal is 429 with `Retry-After`
-//! (whole seconds, rounded up, at least 1, never earlier than `t`), and as a problem it has the type
+//! [draft-ietf-httpapi-ratelimit-headers-11](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/):
+//! `q` is the quota and `w` its window in seconds, `r` what may be used now, and for `t` seconds there
+//! is no more. With several policies, `RateLimit` speaks of the tightest. A refusal is 429 with
+//! `Retry-After` (whole seconds, rounded up, at least 1, never earlier than `t`;
+//! [a jitter](RateLimitLayer::retry_jitter) if you like), and as a problem it has the type
 //! `https://iana.org/assignments/http-problem-types#quota-exceeded`, the code `rate_limited` and the
-//! member `violated-policies`. For scripts in browsers, let CORS expose `RateLimit`,
-//! `RateLimit-Policy` and `Retry-After`.
+//! member `violated-policies`. By option also [`X-RateLimit-*`](RateLimitLayer::x_ratelimit) and
+//! [OpenAI's fields](RateLimitLayer::openai_headers). For scripts in browsers, let CORS expose
+//! `RateLimit`, `RateLimit-Policy` and `Retry-After`.
 //!
 //! # How much passes
 //! Over any window of length `t` at most `burst + t × quota / per` units. The burst equals the quota
-//! unless you say otherwise, so the worst single period holds twice the quota. A refused request is
-//! charged to nobody: hammering does not make the wait longer.
+//! unless you say otherwise, so the worst single period holds twice the quota. Whoever waits as long
+//! as told is admitted, if nobody else uses the key meanwhile; a limit on concurrency cannot promise
+//! that, and says 1 second.
 //!
 //! # Order
 //! Twice is best: outside authentication by [`KeyBy::client_ip`], generous, with
@@ -66,32 +86,33 @@
 //! passed through, warned about once, and counted as `repeated`.
 //!
 //! # Failure modes
-//! - No peer address and no principal: one shared bucket, a warning, `spark_miswired_total`; never
-//!   unlimited, never a 500.
+//! - Nothing tells whose request it is: one shared bucket, a warning, `spark_miswired_total`; never
+//!   unlimited, never a 500. [`KeyBy::unknown`] can choose a 503 instead.
 //! - [`KeyBy::principal`] without an auth layer outside: the network stands in, and is reported too.
-//! - Table full: the least indebted of eight neighbours is forgotten, and counted in
+//! - Table full: the least indebted of sixteen neighbours is forgotten, and counted in
 //!   `spark_ratelimit_table_evicted_live_total`. The exhausted stay exhausted; who is forgotten begins
-//!   with a full burst. So a table that is too small fails open, for those who owe least: callers that
-//!   push each other out of one set are hardly limited while it is full of others. Watch the counter.
-//!   "Too small" begins before every slot is taken, since callers spread unevenly over the sets of
-//!   eight: at half load some 2 % of the sets are over-full. Take five slots per caller in debt.
+//!   with a full burst. So a table that is too small fails open, for those who owe least. Take three
+//!   slots for each caller in debt, and watch the counter.
 //! - A clock that steps back: nobody is locked out for longer than two refills of the burst.
-//! - Restart: all debts are forgotten. Limits are per process.
+//! - Restart: all debts are forgotten, and budgets start afresh. Limits are per process.
 //!
 //! # Memory and cost
-//! 17 bytes per slot and policy, taken at the start: a million slots are 17 MB. A decision is one
-//! hash and one reading of the clock, and per policy one short lock and at most 128 bytes read. It
-//! allocates nothing, allowed or refused. The layer allocates at most twice for a request that
-//! passes: the value of `RateLimit`, and the note that the request was charged. Tests count both.
+//! 16 bytes per slot and policy, taken at the start and never more: a million slots are 16 MB. No
+//! background task. A decision is one hash and one reading of the clock, and per policy one short lock,
+//! on one cache line for most keys. It allocates nothing, allowed or refused. The layer allocates at
+//! most twice for a request that passes; tests count. [`Limiter::reconfigure`] walks the tables while
+//! requests go on. Beside governor: `cargo bench -p spark-benches --bench ratelimit`; floods of ten
+//! million keys: `cargo run --release -p spark-ratelimit --example flood`.
 //!
 //! The tables' metrics are renewed every five seconds, by a request that comes then.
 //!
 //! # Features
-//! `metrics` (on): emits what [`metrics`] names. `governor`: `From<governor::Quota>` for [`Quota`].
+//! `metrics` (on): emits what [`metrics`] names. `governor` (on): `From<governor::Quota>` for [`Quota`],
+//! and `BoundedStateStore`. `axum`: `KeyBy::route`, and the peer from axum's `ConnectInfo`.
 //!
 //! # Not in scope
-//! Limits shared between processes; bytes and concurrent requests (see tower's and tower-http's
-//! limits); guessing of keys, which an authenticator throttles by itself.
+//! Limits shared between processes; bytes (see tower-http's limits); guessing of keys, which an
+//! authenticator throttles by itself.
 #![forbid(unsafe_code)]
 
 mod admit;

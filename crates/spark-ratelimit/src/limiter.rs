@@ -247,7 +247,7 @@ impl Limiter {
     pub fn reset(&self, key: &Key) {
         let now = self.engine.now();
         for policy in &self.engine.plan().policies {
-            self.engine.table(policy.slot).lock(*key, now).clear();
+            self.engine.table(policy.slot).lock(*key, now, now).clear();
         }
     }
 

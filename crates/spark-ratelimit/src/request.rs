@@ -62,7 +62,8 @@ impl Request<'_> {
         let tag = policy.tag(charge.key, self.tier);
         let rule = policy.rule(tag);
         let table = self.engine.table(policy.slot);
-        let mut set = table.lock(charge.key, self.now);
+        let new = self.now.saturating_add(rule.span(charge.cost));
+        let mut set = table.lock(charge.key, self.now, new);
         let before = self.plan.debt(at, set.get(), tag, self.now);
 
         let verdict = rule.ask(before, charge.cost);
@@ -140,7 +141,7 @@ mod tests {
             };
             request.decide(0, &mut Tally::default(), &mut [])
         };
-        let entries = || [0, 1].map(|slot| engine.table(slot).lock(Key::shared(), 7).get());
+        let entries = || [0, 1].map(|slot| engine.table(slot).lock(Key::shared(), 7, 7).get());
 
         for mode in [Mode::Charge, Mode::Force, Mode::Peek] {
             assert!(decide(&stale, mode) == Step::Stale);

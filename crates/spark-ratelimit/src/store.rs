@@ -7,9 +7,8 @@
 //!
 //! Keys spread unevenly over the sets. One whose own set is full of debts goes to a second set that
 //! its hash names, and its own set remembers until when such debts may be out there; so that nearly
-//! always one set is looked at. When both are full, the least indebted of the sixteen makes room:
-//! under a flood of fresh keys, those are the fresh keys themselves, and whoever is exhausted stays
-//! exhausted. One table serves one policy, so that the fresh entries of a slow policy cannot push
+//! always one set is looked at. When there is no room, the least indebted goes: under a flood of fresh
+//! keys, those are the fresh keys themselves, and whoever is exhausted stays exhausted. One table serves one policy, so that the fresh entries of a slow policy cannot push
 //! out the exhausted ones of a fast policy.
 //!
 //! Of a key, 32 bits of its hash are kept: two keys of one set are taken for one with a probability
@@ -101,9 +100,9 @@ impl Table {
     }
 
     /// Locks what holds the key's entry: the set in which it is or would be; both of its sets where
-    /// one does not tell.
+    /// one does not tell. If the key is not there, its arrival time would be `tat`.
     #[inline(always)]
-    pub(crate) fn lock(&self, key: Key, now: u64) -> Locked<'_> {
+    pub(crate) fn lock(&self, key: Key, now: u64, tat: u64) -> Locked<'_> {
         let hash = key.bits();
         let own = self.index(hash);
         let set = &self.sets[own];
@@ -119,8 +118,8 @@ impl Table {
             None => {
                 let room = home.room();
                 let spilled = set.spilled_until() > now;
-                if (room.tat > now || spilled) && self.sets.len() > 1 {
-                    return found.lock_both(home);
+                if (spilled || room.tat > now && self.looks_further(room, tat)) && !self.is_one() {
+                    return found.lock_both(home, room, now);
                 }
                 Place::Nowhere { room }
             }
@@ -131,6 +130,21 @@ impl Table {
             second: None,
             place,
         }
+    }
+
+    /// Whether to look for room in the second set when the first is full of debts, of which `room` is
+    /// the least.
+    ///
+    /// If all of them are greater than the new one: yes. Otherwise one goes that owes no more than the
+    /// new one, which loses little. But where it always went like that, a few keys could forget each
+    /// other for ever; so it is yes as long as there was room whenever somebody looked, and every
+    /// eighth time when there was none, as in a flood.
+    fn looks_further(&self, room: Room, tat: u64) -> bool {
+        room.tat > tat || self.evicted() % 8 == 0
+    }
+
+    fn is_one(&self) -> bool {
+        self.sets.len() == 1
     }
 
     /// Changes every entry in debt, one set at a time; `None` removes it. No new debt may reach
@@ -206,7 +220,7 @@ pub(crate) struct Found<'a> {
 impl<'a> Found<'a> {
     /// Locks the second set too. Sets are waited for in ascending order only.
     #[inline(never)]
-    fn lock_both(self, mut home: MutexGuard<'a, Slots>) -> Locked<'a> {
+    fn lock_both(self, mut home: MutexGuard<'a, Slots>, mut room: Room, now: u64) -> Locked<'a> {
         let Self {
             table,
             set,
@@ -219,6 +233,8 @@ impl<'a> Found<'a> {
             other = (own + 1) % table.sets.len();
         }
         let other_set = &table.sets[other].slots;
+        let print = hash as u32;
+        let mut at_home = None;
         let second = if own < other {
             hold(other_set)
         } else if let Some(second) = try_hold(other_set) {
@@ -227,16 +243,18 @@ impl<'a> Found<'a> {
             drop(home);
             let second = hold(other_set);
             home = hold(&set.slots);
+            // Anything may have happened meanwhile.
+            at_home = home.find(print);
+            room = home.room();
             second
         };
-        let print = hash as u32;
-        let place = match (home.find(print), second.find(print)) {
-            (Some(way), _) => Place::Home(way),
-            (None, Some(way)) => Place::Second {
-                way,
-                room: home.room(),
+        let place = match at_home {
+            Some(way) => Place::Home(way),
+            None if set.spilled_until() > now => match second.find(print) {
+                Some(way) => Place::Second { way, room },
+                None => Place::Nowhere { room },
             },
-            (None, None) => Place::Nowhere { room: home.room() },
+            None => Place::Nowhere { room },
         };
         Locked {
             found: self,
@@ -299,17 +317,20 @@ impl Locked<'_> {
 
     #[inline(never)]
     fn put_elsewhere(&mut self, entry: Entry, now: u64) {
-        let (way, in_second) = self.make_room(now);
         let print = self.found.hash as u32;
-        match &mut self.second {
-            Some(second) if in_second => {
-                second.name(way, print);
-                second.write(way, entry);
-                self.found.set.spill(entry.tat);
-                let room = self.home.room();
+        match self.make_room(entry.tat, now) {
+            Place::Second { way, room } => {
+                if let Some(second) = &mut self.second {
+                    second.name(way, print);
+                    second.write(way, entry);
+                    self.found.set.spill(entry.tat);
+                }
                 self.place = Place::Second { way, room };
             }
-            _ => {
+            Place::Home(way)
+            | Place::Nowhere {
+                room: Room { way, .. },
+            } => {
                 self.home.name(way, print);
                 self.home.write(way, entry);
                 self.place = Place::Home(way);
@@ -317,27 +338,48 @@ impl Locked<'_> {
         }
     }
 
-    /// Which slot a key gets that is not in its own set, and whether it is in the second.
-    fn make_room(&mut self, now: u64) -> (usize, bool) {
+    /// Where a key goes that is not in its own set, and will owe until `tat`.
+    fn make_room(&mut self, tat: u64, now: u64) -> Place {
         let room = match self.place {
             // Back to where it belongs.
             Place::Second { room, .. } if room.tat <= now => {
                 self.clear();
-                return (room.way, false);
+                return Place::Home(room.way);
             }
-            Place::Home(way) => return (way, false),
-            Place::Second { way, .. } => return (way, true),
             Place::Nowhere { room } => room,
+            known => return known,
         };
-        let second = self.second.as_ref().map(|second| second.room());
-        let (least, in_second) = match second {
-            Some(second) if room.tat > now && second.tat < room.tat => (second, true),
-            _ => (room, false),
+        let second = match &self.second {
+            Some(second) if room.tat > now => second.room(),
+            _ => room,
+        };
+        // A stranger that pushes out another stays at home, so that a flood does not spill.
+        let further = second.tat <= now || room.tat > tat && second.tat < room.tat;
+        let (least, place) = if room.tat > now && further {
+            (
+                second,
+                Place::Second {
+                    way: second.way,
+                    room,
+                },
+            )
+        } else {
+            (room, Place::Home(room.way))
         };
         if least.tat > now {
             self.found.table.evicted.0.fetch_add(1, Ordering::Relaxed);
         }
-        (least.way, in_second)
+        place
+    }
+}
+
+impl Room {
+    #[inline]
+    fn least(way: usize, this: u64, next: u64) -> Self {
+        Self {
+            way: way + usize::from(next < this),
+            tat: this.min(next),
+        }
     }
 }
 
@@ -365,16 +407,14 @@ impl Slots {
     }
 
     fn room(&self) -> Room {
-        let mut room = Room {
-            way: 0,
-            tat: u64::MAX,
-        };
-        for (way, &tat) in self.tats().enumerate() {
-            if tat < room.tat {
-                room = Room { way, tat };
-            }
+        let [near, far] = self.0.each_ref().map(Half::room);
+        if near.tat <= far.tat {
+            return near;
         }
-        room
+        Room {
+            way: far.way + WAYS / 2,
+            tat: far.tat,
+        }
     }
 
     fn tats(&self) -> impl Iterator<Item = &u64> {
@@ -403,6 +443,13 @@ impl Slots {
 }
 
 impl Half {
+    #[inline]
+    fn room(&self) -> Room {
+        let [a, b, c, d] = self.tats;
+        let (left, right) = (Room::least(0, a, b), Room::least(2, c, d));
+        if left.tat <= right.tat { left } else { right }
+    }
+
     #[inline]
     fn find(&self, print: u32) -> Option<usize> {
         // All at once, since which it will be is not to be foreseen.
@@ -435,11 +482,14 @@ mod tests {
     }
 
     fn put(table: &Table, key: Key, tat: u64, now: u64) {
-        table.lock(key, now).put(entry(tat), now);
+        table.lock(key, now, tat).put(entry(tat), now);
     }
 
     fn tat(table: &Table, key: Key, now: u64) -> Option<u64> {
-        let live = table.lock(key, now).get().filter(|entry| entry.tat > now);
+        let live = table
+            .lock(key, now, now)
+            .get()
+            .filter(|entry| entry.tat > now);
         live.map(|entry| entry.tat)
     }
 
@@ -457,11 +507,11 @@ mod tests {
                 let mark = Mark::new(tag, turn);
                 let entry = Entry { tat: 5, mark };
                 assert_eq!((mark.tag(), mark.turn()), (tag, turn));
-                table.lock(key, 0).put(entry, 0);
-                assert_eq!(table.lock(key, 0).get(), Some(entry));
+                table.lock(key, 0, u64::MAX).put(entry, 0);
+                assert_eq!(table.lock(key, 0, u64::MAX).get(), Some(entry));
             }
         }
-        table.lock(key, 0).clear();
+        table.lock(key, 0, u64::MAX).clear();
         assert_eq!(tat(&table, key, 0), None);
         assert_eq!(tat(&table, Key::of("b"), 0), None);
     }
@@ -552,7 +602,7 @@ mod tests {
         let crash = std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    let mut locked = table.lock(key, 0);
+                    let mut locked = table.lock(key, 0, u64::MAX);
                     locked.put(entry(9), 0);
                     panic!("as a user's code might, with the lock held");
                 })
@@ -576,7 +626,7 @@ mod tests {
         });
         assert_eq!((seen, table.occupied(0)), (12, 6));
         for n in (1..12).step_by(2) {
-            let entry = table.lock(key(2, 1, n), 999).get();
+            let entry = table.lock(key(2, 1, n), 999, 999).get();
             assert_eq!(
                 entry.map(|it| (it.tat, it.mark.tag())),
                 Some((1_000, 3)),
