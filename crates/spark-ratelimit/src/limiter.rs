@@ -254,8 +254,8 @@ impl Limiter {
     /// Replaces all policies while requests are being decided.
     ///
     /// A policy that keeps its name keeps its debts, in proportion: who has used up half of the old
-    /// burst has used up half of the new one. Others begin or end here. Takes a few milliseconds
-    /// per million slots; requests go on meanwhile. When the new policies are wrong, the old ones
+    /// burst has used up half of the new one. Others begin or end here. Takes some ten
+    /// milliseconds per million slots; requests go on meanwhile. When the new policies are wrong, the old ones
     /// stay.
     ///
     /// # Errors
