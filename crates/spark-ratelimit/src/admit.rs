@@ -72,12 +72,9 @@ impl Shared {
             Err(problem) => return refuse(problem),
         };
         let limiter = &self.config.limiter;
-        let decision = match self.decide(&head, &found) {
-            Some(decision) => decision,
-            None => {
-                self.meter.unknown();
-                return refuse(refuse::caller_unknown());
-            }
+        let Some(decision) = self.decide(&head, &found) else {
+            self.meter.unknown();
+            return refuse(refuse::caller_unknown());
         };
         self.meter.decided(&decision, limiter);
         if !decision.allowed() {

@@ -297,7 +297,7 @@ impl fmt::Debug for InFlight {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

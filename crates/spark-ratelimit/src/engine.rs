@@ -263,9 +263,11 @@ const REMEMBERED: usize = 8;
 thread_local! {
     /// Plans by their limiter's id. Taking one out of here costs no atomic write, which would be a
     /// third of a whole decision.
-    static PLANS: RefCell<[Option<(u64, Arc<Plan>)>; REMEMBERED]> =
+    static PLANS: RefCell<[Remembered; REMEMBERED]> =
         const { RefCell::new([const { None }; REMEMBERED]) };
 }
+
+type Remembered = Option<(u64, Arc<Plan>)>;
 
 /// Calls `work`, which must not call back into a limiter, with the plan of `epoch`, if this thread
 /// remembers it.

@@ -116,7 +116,7 @@ impl Gcra {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

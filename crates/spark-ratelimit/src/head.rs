@@ -54,7 +54,7 @@ impl fmt::Debug for Head<'_> {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -116,7 +116,7 @@ pub(crate) fn limit_field(start: &LimitStart, remaining: u64, next_in_nanos: u64
     text.value()
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

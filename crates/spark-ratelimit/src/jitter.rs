@@ -14,7 +14,7 @@ pub(crate) fn jittered(wait: Duration, most: Duration, entropy: u64) -> Duration
     wait.saturating_add(Duration::from_nanos(more as u64))
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -216,7 +216,7 @@ impl Kind {
     const COUNT: usize = Self::Custom as usize + 1;
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashSet;

@@ -266,6 +266,6 @@ impl fmt::Debug for KeyBy {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 #[path = "key_by_tests.rs"]
 mod tests;

@@ -105,7 +105,7 @@ impl Hasher for AsItIs {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -115,7 +115,7 @@ fn go_duration(nanos: u64) -> Text<DURATION> {
     text
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

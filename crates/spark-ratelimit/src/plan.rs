@@ -328,7 +328,7 @@ fn tiers(policies: &[Policy]) -> Result<Vec<Name>, ConfigError> {
     Ok(names)
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -205,7 +205,7 @@ impl From<governor::Quota> for Quota {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -117,7 +117,7 @@ impl Request<'_> {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Key, Policy, Quota};

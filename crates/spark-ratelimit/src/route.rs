@@ -16,6 +16,6 @@ pub(crate) fn key(head: &Head<'_>) -> Option<Key> {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 #[path = "route_tests.rs"]
 mod tests;

@@ -140,7 +140,7 @@ impl Table {
     /// other for ever; so it is yes as long as there was room whenever somebody looked, and every
     /// eighth time when there was none, as in a flood.
     fn looks_further(&self, room: Room, tat: u64) -> bool {
-        room.tat > tat || self.evicted() % 8 == 0
+        room.tat > tat || self.evicted().is_multiple_of(8)
     }
 
     fn is_one(&self) -> bool {
@@ -468,7 +468,7 @@ impl Entry {
     };
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -67,7 +67,7 @@ impl<const N: usize> Text<N> {
     }
 }
 
-#[cfg(all(test, not(spark_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
