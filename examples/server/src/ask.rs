@@ -8,7 +8,10 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 use spark_breaker::Answered;
-use spark_core::{Clock, CollectError, Context, Instant, Problem, Refusal, UsageReport, collect};
+use spark_core::{
+    Budget, Clock, CollectError, Context, Instant, Name, Principal, Problem, Refusal, UsageReport,
+    collect,
+};
 use spark_errors::ErrorTracker;
 use tower::ServiceExt;
 
@@ -50,7 +53,11 @@ pub(crate) enum Answer {
 }
 
 /// Asks the providers in their order.
+///
+/// Where tokens are limited, an estimate is reserved first. What was used settles it: the usage, or
+/// what was seen of the answer where none is told, or nothing where no provider has begun to answer.
 pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<Answer, Problem> {
+    let spending = Spending::reserve(app, context, &ask.body)?;
     let wants_usage = ask
         .body
         .get("stream_options")
@@ -73,9 +80,21 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
 
     let asked = app.clock.now();
     let response = app.outbound.0.clone().oneshot(request).await;
-    let response = response.map_err(|error| unreachable_provider(app, &error))?;
+    let response = match response {
+        Ok(response) => response,
+        Err(error) => {
+            spending.settle(0);
+            return Err(unreachable_provider(app, &error));
+        }
+    };
     let provider = answered_by(&response);
     if !response.status().is_success() {
+        let refusal = response.extensions().get::<Refusal>();
+        match refusal.is_some_and(|refusal| refusal.by == "timeout") {
+            // It has the prompt, and may go on with it.
+            true => spending.settle_at_seen(),
+            false => spending.settle(0),
+        }
         return Err(refused(app, &provider, response).await);
     }
     let mut usage = Recorder {
@@ -88,12 +107,15 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
         model: ask.model.into(),
         pieces: 0,
         told: None,
+        spending,
         is_booked: false,
     };
     if ask.stream {
         if !is_event_stream(response.headers()) {
+            usage.spending.settle_at_seen();
             return Err(usage.failed(not_understood()));
         }
+        usage.spending.see(0);
         let events = Events {
             body: response.into_body(),
             usage,
@@ -108,14 +130,25 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
     .await
     {
         Ok(bytes) => bytes,
+        // All that was reserved is spent: it is longer than anybody wants to know.
         Err(CollectError::TooLarge { .. }) => return Err(usage.failed(too_large())),
-        Err(_) => return Err(usage.failed(cut_off())),
+        Err(_) => {
+            usage.spending.settle_at_seen();
+            return Err(usage.failed(cut_off()));
+        }
     };
     let completion: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    if !completion["choices"].is_array() {
+    let Some(choices) = completion["choices"].as_array() else {
+        usage.spending.settle_at_seen();
         return Err(usage.failed(not_understood()));
+    };
+    // For providers that tell no usage.
+    for choice in choices {
+        usage.spending.see(text_bytes(&choice["message"]));
     }
-    usage.tell(&completion["usage"]);
+    if completion["usage"].is_object() {
+        usage.tell(&completion["usage"]);
+    }
     usage.book();
     Ok(Answer::Whole {
         provider,
@@ -158,6 +191,10 @@ impl Events {
             if chunk.is_some() {
                 self.usage.pieces += 1;
             }
+            for choice in chunk.iter().flat_map(|chunk| chunk["choices"].as_array()) {
+                let deltas = choice.iter().map(|choice| text_bytes(&choice["delta"]));
+                self.usage.spending.see(deltas.sum());
+            }
             if let Some(chunk) = &chunk
                 && chunk["usage"].is_object()
             {
@@ -189,6 +226,7 @@ struct Recorder {
     pieces: u64,
     /// Tokens in and out, as far as the provider told them.
     told: Option<(u64, u64)>,
+    spending: Spending,
     is_booked: bool,
 }
 
@@ -207,6 +245,10 @@ impl Recorder {
     fn book(&mut self) {
         if std::mem::replace(&mut self.is_booked, true) {
             return;
+        }
+        if self.told.is_none() {
+            // The pieces are less than what was seen.
+            self.spending.settle_at_seen();
         }
         let (input, output) = self.told.unwrap_or((0, self.pieces));
         let took = self.clock.now().saturating_duration_since(self.asked);
@@ -230,6 +272,105 @@ impl Drop for Recorder {
         if self.told.is_some() || self.pieces > 0 {
             self.book();
         }
+    }
+}
+
+/// What one call spends of its tenant's tokens, where those are limited.
+struct Spending {
+    budget: Option<Arc<dyn Budget>>,
+    /// An estimate.
+    input_tokens: u64,
+    output_bytes: u64,
+}
+
+impl Spending {
+    /// Reserves what the call may use: its input, and the longest answer that it allows.
+    fn reserve(app: &App, context: &Context, asked: &Map<String, Value>) -> Result<Self, Problem> {
+        let mut spending = Self {
+            budget: context.budget().cloned(),
+            input_tokens: 0,
+            output_bytes: 0,
+        };
+        let Some(budget) = &spending.budget else {
+            return Ok(spending);
+        };
+        spending.input_tokens = input_tokens(asked);
+        let tier = context.principal().and_then(Principal::tier);
+        let (answer, burst) = match &app.quotas().tokens {
+            Some(tokens) => (tokens.answer, tokens.burst_of(tier.map(Name::as_str))),
+            None => return Ok(spending),
+        };
+        // Who allows for a longer answer than is ever to be had at once waits for a full bucket;
+        // an input of that length is refused.
+        let answer = output_tokens(asked).unwrap_or(answer);
+        let most = burst.saturating_sub(spending.input_tokens);
+        budget.reserve(spending.input_tokens.saturating_add(answer.min(most)))?;
+        Ok(spending)
+    }
+
+    /// So much more of the answer was seen: what is settled if its reader leaves now.
+    fn see(&mut self, bytes: u64) {
+        self.output_bytes = self.output_bytes.saturating_add(bytes);
+        if let Some(budget) = &self.budget {
+            budget.observe(self.seen());
+        }
+    }
+
+    fn seen(&self) -> u64 {
+        self.input_tokens
+            .saturating_add(in_tokens(self.output_bytes))
+    }
+
+    fn settle_at_seen(&self) {
+        self.settle(self.seen());
+    }
+
+    fn settle(&self, tokens: u64) {
+        if let Some(budget) = &self.budget {
+            budget.settle(tokens);
+        }
+    }
+}
+
+/// What stands for a file in a message, in tokens: its length in bytes says nothing.
+const FILE: u64 = 1_000;
+/// Bytes of text that are one token, on the average.
+const TOKEN: u64 = 4;
+
+fn in_tokens(bytes: u64) -> u64 {
+    bytes.div_ceil(TOKEN)
+}
+
+/// An estimate of what a model reads: the messages' texts, and what else it is shown as it is.
+fn input_tokens(asked: &Map<String, Value>) -> u64 {
+    let messages = asked.get("messages").map_or(0, text_bytes);
+    let shown = ["tools", "functions", "response_format"];
+    let shown = shown.iter().filter_map(|key| asked.get(*key));
+    let shown: u64 = shown.map(|value| value.to_string().len() as u64).sum();
+    in_tokens(messages.saturating_add(shown))
+}
+
+/// The longest that the answers may be, when the request says so.
+fn output_tokens(asked: &Map<String, Value>) -> Option<u64> {
+    let number = |key: &str| asked.get(key).and_then(Value::as_u64);
+    let one = number("max_completion_tokens").or(number("max_tokens"))?;
+    Some(one.saturating_mul(number("n").unwrap_or(1).max(1)))
+}
+
+/// Bytes of text within a message; a file counts as [`FILE`].
+fn text_bytes(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(values) => values.iter().map(text_bytes).sum(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| match key.as_str() {
+                "image_url" | "input_audio" | "file" => FILE * TOKEN,
+                "role" | "type" | "id" => 0,
+                _ => text_bytes(value),
+            });
+            fields.sum()
+        }
+        _ => 0,
     }
 }
 
@@ -370,7 +511,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use http_body::Frame;
     use http_body_util::StreamBody;
-    use spark_core::{Name, Principal, User};
+    use spark_core::User;
 
     use super::*;
 
@@ -390,6 +531,11 @@ mod tests {
             model: "m".into(),
             pieces: 0,
             told: None,
+            spending: Spending {
+                budget: None,
+                input_tokens: 0,
+                output_bytes: 0,
+            },
             is_booked: false,
         };
         let frames = events.iter().map(|event| {
@@ -407,6 +553,75 @@ mod tests {
         drop(events);
         let line = ledger.of(&tenant);
         (line.input_tokens, line.output_tokens)
+    }
+
+    /// Remembers the settlement; what was observed stands for it until there is one.
+    #[derive(Debug, Default)]
+    struct Told(std::sync::Mutex<(u64, Option<u64>)>);
+
+    impl Budget for Told {
+        fn reserve(&self, _units: u64) -> Result<(), Problem> {
+            Ok(())
+        }
+
+        fn observe(&self, units: u64) {
+            let mut told = self.0.lock().unwrap();
+            told.0 = told.0.max(units);
+        }
+
+        fn settle(&self, units: u64) {
+            self.0.lock().unwrap().1.get_or_insert(units);
+        }
+    }
+
+    #[test]
+    fn what_is_seen_of_a_stream_is_what_its_reader_is_charged() {
+        let told = Arc::new(Told::default());
+        let mut spending = Spending {
+            budget: Some(Arc::clone(&told) as _),
+            input_tokens: 7,
+            output_bytes: 0,
+        };
+        spending.see(0);
+        assert_eq!(*told.0.lock().unwrap(), (7, None));
+        spending.see(4);
+        spending.see(1);
+        assert_eq!(*told.0.lock().unwrap(), (9, None), "rounded up");
+        spending.settle_at_seen();
+        spending.settle(0);
+        assert_eq!(told.0.lock().unwrap().1, Some(9), "once");
+    }
+
+    #[test]
+    fn the_estimate_is_of_what_the_model_reads_and_may_write() {
+        let of = |asked: Value| {
+            let asked = asked.as_object().unwrap().clone();
+            (input_tokens(&asked), output_tokens(&asked))
+        };
+        let text = |content: Value| json!([{ "role": "user", "content": content }]);
+        assert_eq!(of(json!({ "model": "m" })), (0, None));
+        assert_eq!(
+            of(json!({ "messages": text("hello".into()), "max_tokens": 9 })),
+            (2, Some(9))
+        );
+        let several = json!({
+            "messages": text("12345678".into()), "max_completion_tokens": 9, "max_tokens": 5, "n": 3,
+        });
+        assert_eq!(of(several), (2, Some(27)));
+        let most = json!({ "max_tokens": u64::MAX, "n": u64::MAX });
+        assert_eq!(of(most), (0, Some(u64::MAX)));
+        // The length of a picture says nothing of its tokens.
+        let picture = "data:".to_owned() + &"x".repeat(500_000);
+        let parts = json!([
+            { "type": "text", "text": "what is it?!" },
+            { "type": "image_url", "image_url": { "url": picture } },
+        ]);
+        assert_eq!(of(json!({ "messages": text(parts) })), (3 + FILE, None));
+        let tools = json!({ "tools": [{ "function": { "name": "f" } }] });
+        assert_eq!(
+            of(tools).0,
+            in_tokens(r#"[{"function":{"name":"f"}}]"#.len() as u64)
+        );
     }
 
     #[tokio::test]
