@@ -1,6 +1,11 @@
 //! What a tenant may use beyond requests: tokens, and how much at once.
 #![allow(missing_docs, reason = "a test")]
-#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests measure real time"
+)]
 
 mod common;
 

@@ -23,9 +23,10 @@ const OPTIONAL: [(&str, &str, bool); 11] = [
     (".providers[]", "base_url", false),
     (".providers[]", "api_key_env", false),
 ];
-/// Sections that are not there unless written: where they stand, and their values with whether they
-/// are numbers, the required first.
-const SECTIONS: [(&str, &str, &[(&str, bool)]); 2] = [
+/// The values of a section, with whether they are numbers; the required first.
+type Keys = &'static [(&'static str, bool)];
+/// Sections that are not there unless written, and where they stand.
+const SECTIONS: [(&str, &str, Keys); 2] = [
     (
         ".ratelimit",
         "tokens",
