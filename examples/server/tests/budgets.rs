@@ -394,4 +394,8 @@ async fn a_reload_changes_tokens_and_concurrency() {
     let reloaded = reload(&requests()).await;
     assert_eq!(reloaded.json()["needs_restart"], json!(["ratelimit"]));
     assert_eq!(left(&rich).await, 70_000);
+    let answer = rich.post(GENERATE, &prompt("hello")).await;
+    let used = used(&answer.json()["usage"]);
+    assert_eq!(left(&rich).await, 70_000 - used, "still reserved from");
+    assert_eq!(master.post("/api/spark/keys", &issue).await.status, 201);
 }
