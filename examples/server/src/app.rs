@@ -1,5 +1,6 @@
 //! What the routes share, built once from the configuration.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,11 +12,14 @@ use spark_core::{ClientIp, Clock};
 use spark_errors::ErrorTracker;
 use spark_health::Health;
 use spark_metrics::Metrics;
-use spark_ratelimit::{Key, Limiter, Policy, Quota};
+use spark_ratelimit::{Concurrency, ConcurrencyLimiter, Key, Limiter, Policy, Quota, Unit};
 use spark_sanitize::{Limits, Preset, Sanitizer};
 
 use crate::ask::chain;
-use crate::config::{CacheWhen, Config, IpPolicy, SanitizeAction, SanitizePreset};
+use crate::config::{
+    CONCURRENCY, CacheWhen, Config, IpPolicy, RateLimit, SanitizeAction, SanitizePreset, TOKENS,
+    TierQuota,
+};
 use crate::ledger::Ledger;
 use crate::provider::{self, Outbound, breaker_config};
 use crate::secrets::Secrets;
@@ -46,8 +50,8 @@ pub(crate) struct App {
     pub stack: Mutex<serde_json::Map<String, serde_json::Value>>,
     /// Where the listeners listen, once they do.
     pub listening: OnceLock<Listening>,
-    /// The policies in force, which a reload changes.
-    policies: Mutex<Vec<crate::config::Policy>>,
+    /// The quotas in force, which a reload changes.
+    quotas: Mutex<RateLimit>,
     /// One reload at a time, its reading of the file included.
     pub reloading: Mutex<()>,
 }
@@ -69,12 +73,16 @@ pub(crate) struct Listening {
     pub admin: SocketAddr,
 }
 
-/// The three limiters.
+/// The limiters.
 #[derive(Clone, Debug)]
 pub(crate) struct Limiters {
     pub ip: Limiter,
     pub tenant: Limiter,
     pub export: Limiter,
+    /// What a tenant's answers may use.
+    pub tokens: Option<Limiter>,
+    /// How many answers a tenant may be given at once.
+    pub concurrency: Option<ConcurrencyLimiter>,
 }
 
 impl App {
@@ -111,6 +119,11 @@ impl App {
                 &clock,
                 vec![ip_policy("export", &config.ratelimit.export)?],
             )?,
+            tokens: match token_policy(&config)? {
+                None => None,
+                Some(policy) => Some(limiter(&config, &clock, vec![policy])?),
+            },
+            concurrency: concurrency(&config)?.map(ConcurrencyLimiter::new),
         };
         let failures = Arc::new(Failures(limiter(
             &config,
@@ -139,7 +152,7 @@ impl App {
         Ok(Arc::new(Self {
             sanitizer: sanitizer(&config)?,
             reloading: Mutex::new(()),
-            policies: Mutex::new(config.ratelimit.policies.clone()),
+            quotas: Mutex::new(config.ratelimit.clone()),
             config,
             clock,
             auth,
@@ -164,9 +177,9 @@ impl App {
         serde_json::Value::Object(stack.clone())
     }
 
-    /// The policies in force.
-    pub(crate) fn policies(&self) -> MutexGuard<'_, Vec<crate::config::Policy>> {
-        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The quotas in force.
+    pub(crate) fn quotas(&self) -> MutexGuard<'_, RateLimit> {
+        self.quotas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a new configuration in force, as far as that goes without a restart. All of it is
@@ -179,10 +192,14 @@ impl App {
         let ip = vec![ip_policy("ip", &new.ratelimit.ip)?];
         let export = vec![ip_policy("export", &new.ratelimit.export)?];
         let failures = vec![failure_policy(new)?];
+        let tokens: Vec<Policy> = token_policy(new)?.into_iter().collect();
+        let concurrency = concurrency(new)?;
         // Each part is built once for nothing, so that what cannot be put in force is known before
         // anything is.
-        for policies in [&tenant, &ip, &export, &failures] {
-            limiter(new, &self.clock, policies.clone())?;
+        for policies in [&tenant, &ip, &export, &failures, &tokens] {
+            if !policies.is_empty() {
+                limiter(new, &self.clock, policies.clone())?;
+            }
         }
         cache(new, &self.clock)?;
         sanitizer(new)?;
@@ -196,7 +213,13 @@ impl App {
             done.map_err(|e| format!("ratelimit: {e}"))
         };
         limit(&self.limits.tenant, tenant)?;
-        self.policies().clone_from(&new.ratelimit.policies);
+        if let (Some(limiter), false) = (&self.limits.tokens, tokens.is_empty()) {
+            limit(limiter, tokens)?;
+        }
+        if let (Some(limiter), Some(concurrency)) = (&self.limits.concurrency, concurrency) {
+            limiter.reconfigure(concurrency);
+        }
+        self.put_in_force(&new.ratelimit);
         limit(&self.limits.ip, ip)?;
         limit(&self.limits.export, export)?;
         limit(&self.failures.0, failures)?;
@@ -222,11 +245,24 @@ impl App {
             needs_restart,
         })
     }
+
+    /// What a limit on tokens or concurrency begins or ends with stands in the layers, which stay.
+    fn put_in_force(&self, new: &RateLimit) {
+        let mut quotas = self.quotas();
+        let mut new = new.clone();
+        if new.tokens.is_some() != quotas.tokens.is_some() {
+            new.tokens = quotas.tokens.take();
+        }
+        if new.concurrency.is_some() != quotas.concurrency.is_some() {
+            new.concurrency = quotas.concurrency.take();
+        }
+        *quotas = new;
+    }
 }
 
 /// What a reload puts in force.
 const RELOADABLE: [&str; 7] = [
-    "ratelimit (but capacity)",
+    "ratelimit (but capacity, header fields, whether there are tokens and concurrency)",
     "auth.max_failures",
     "auth.failure_window",
     "cache.ttl",
@@ -247,8 +283,17 @@ pub(crate) struct Reloaded {
 fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let still = |config: &Config| {
         let mut config = config.clone();
-        config.ratelimit = crate::config::RateLimit {
-            capacity: config.ratelimit.capacity,
+        let limits = config.ratelimit;
+        config.ratelimit = RateLimit {
+            capacity: limits.capacity,
+            x_ratelimit: limits.x_ratelimit,
+            openai_headers: limits.openai_headers,
+            retry_jitter: limits.retry_jitter,
+            // That they are there, whatever they say.
+            tokens: limits.tokens.map(|_| crate::config::Tokens::of(1)),
+            concurrency: limits
+                .concurrency
+                .map(|_| crate::config::Concurrency::of(1)),
             ..Default::default()
         };
         let default = crate::config::Auth::default();
@@ -322,18 +367,47 @@ fn quota(
 }
 
 fn tenant_policies(config: &Config) -> Result<Vec<Policy>, String> {
-    let policies = config.ratelimit.policies.iter().map(|policy| {
-        let field = |e| format!("ratelimit.policies.{}: {e}", policy.name);
-        let per = policy.per.duration();
-        let mut made = quota(policy.quota, per, policy.burst)
-            .and_then(|quota| Policy::new(&policy.name, quota))
-            .map_err(field)?;
-        for (name, tier) in &policy.tiers {
-            made = made.tier(name, quota(tier.quota, per, tier.burst).map_err(field)?);
-        }
-        Ok(made)
+    let policies = config.ratelimit.policies.iter().map(|it| {
+        let all = quota(it.quota, it.per.duration(), it.burst);
+        policy(&it.name, all, it.per.duration(), &it.tiers)
+            .map_err(|e| format!("ratelimit.policies.{}: {e}", it.name))
     });
     policies.collect()
+}
+
+fn token_policy(config: &Config) -> Result<Option<Policy>, String> {
+    let Some(it) = &config.ratelimit.tokens else {
+        return Ok(None);
+    };
+    let all = quota(it.quota, it.per.duration(), it.burst);
+    let made = policy(TOKENS, all, it.per.duration(), &it.tiers);
+    let made = made.map_err(|e| format!("ratelimit.tokens: {e}"))?;
+    Ok(Some(made.unit(Unit::Tokens)))
+}
+
+fn policy(
+    name: &str,
+    all: Result<Quota, spark_ratelimit::ConfigError>,
+    per: Duration,
+    tiers: &BTreeMap<String, TierQuota>,
+) -> Result<Policy, spark_ratelimit::ConfigError> {
+    let mut made = Policy::new(name, all?)?;
+    for (name, tier) in tiers {
+        made = made.tier(name, quota(tier.quota, per, tier.burst)?);
+    }
+    Ok(made)
+}
+
+fn concurrency(config: &Config) -> Result<Option<Concurrency>, String> {
+    let Some(limit) = &config.ratelimit.concurrency else {
+        return Ok(None);
+    };
+    let made = Concurrency::new(CONCURRENCY, limit.most);
+    let tiers = limit.tiers.iter();
+    tiers
+        .fold(made, |made, (name, most)| made?.tier(name, *most))
+        .map(Some)
+        .map_err(|e| format!("ratelimit.concurrency: {e}"))
 }
 
 fn ip_policy(name: &str, policy: &IpPolicy) -> Result<Policy, String> {

@@ -17,6 +17,7 @@ use crate::ledger::Ledger;
 use crate::provider::{
     OnlyProvider, ProviderBody, ProviderError, chat_request, data_of, is_event_stream,
 };
+use crate::spending::{Spending, text_bytes};
 
 /// The longest error body of a provider that is read.
 const MAX_ERROR: usize = 64 << 10;
@@ -45,12 +46,16 @@ pub(crate) enum Answer {
     },
     Stream {
         provider: Arc<str>,
-        events: Events,
+        events: Box<Events>,
     },
 }
 
 /// Asks the providers in their order.
+///
+/// Where tokens are limited, an estimate is reserved first. What was used settles it: the usage, or
+/// what was seen of the answer where none is told, or nothing where no provider has begun to answer.
 pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<Answer, Problem> {
+    let spending = Spending::reserve(app, context, &ask.body)?;
     let wants_usage = ask
         .body
         .get("stream_options")
@@ -73,9 +78,21 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
 
     let asked = app.clock.now();
     let response = app.outbound.0.clone().oneshot(request).await;
-    let response = response.map_err(|error| unreachable_provider(app, &error))?;
+    let response = match response {
+        Ok(response) => response,
+        Err(error) => {
+            spending.settle(0);
+            return Err(unreachable_provider(app, &error));
+        }
+    };
     let provider = answered_by(&response);
     if !response.status().is_success() {
+        let refusal = response.extensions().get::<Refusal>();
+        match refusal.is_some_and(|refusal| refusal.by == "timeout") {
+            // It has the prompt, and may go on with it.
+            true => spending.settle_at_seen(),
+            false => spending.settle(0),
+        }
         return Err(refused(app, &provider, response).await);
     }
     let mut usage = Recorder {
@@ -88,17 +105,20 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
         model: ask.model.into(),
         pieces: 0,
         told: None,
+        spending,
         is_booked: false,
     };
     if ask.stream {
         if !is_event_stream(response.headers()) {
+            usage.spending.settle_at_seen();
             return Err(usage.failed(not_understood()));
         }
-        let events = Events {
+        usage.spending.see(0);
+        let events = Box::new(Events {
             body: response.into_body(),
             usage,
             wants_usage,
-        };
+        });
         return Ok(Answer::Stream { provider, events });
     }
     let bytes = match collect(
@@ -108,14 +128,25 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
     .await
     {
         Ok(bytes) => bytes,
+        // All that was reserved is spent: it is longer than anybody wants to know.
         Err(CollectError::TooLarge { .. }) => return Err(usage.failed(too_large())),
-        Err(_) => return Err(usage.failed(cut_off())),
+        Err(_) => {
+            usage.spending.settle_at_seen();
+            return Err(usage.failed(cut_off()));
+        }
     };
     let completion: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    if !completion["choices"].is_array() {
+    let Some(choices) = completion["choices"].as_array() else {
+        usage.spending.settle_at_seen();
         return Err(usage.failed(not_understood()));
+    };
+    // For providers that tell no usage.
+    for choice in choices {
+        usage.spending.see(text_bytes(&choice["message"]));
     }
-    usage.tell(&completion["usage"]);
+    if completion["usage"].is_object() {
+        usage.tell(&completion["usage"]);
+    }
     usage.book();
     Ok(Answer::Whole {
         provider,
@@ -158,6 +189,10 @@ impl Events {
             if chunk.is_some() {
                 self.usage.pieces += 1;
             }
+            for choice in chunk.iter().flat_map(|chunk| chunk["choices"].as_array()) {
+                let deltas = choice.iter().map(|choice| text_bytes(&choice["delta"]));
+                self.usage.spending.see(deltas.sum());
+            }
             if let Some(chunk) = &chunk
                 && chunk["usage"].is_object()
             {
@@ -189,6 +224,7 @@ struct Recorder {
     pieces: u64,
     /// Tokens in and out, as far as the provider told them.
     told: Option<(u64, u64)>,
+    spending: Spending,
     is_booked: bool,
 }
 
@@ -207,6 +243,10 @@ impl Recorder {
     fn book(&mut self) {
         if std::mem::replace(&mut self.is_booked, true) {
             return;
+        }
+        if self.told.is_none() {
+            // The pieces are less than what was seen.
+            self.spending.settle_at_seen();
         }
         let (input, output) = self.told.unwrap_or((0, self.pieces));
         let took = self.clock.now().saturating_duration_since(self.asked);
@@ -390,6 +430,7 @@ mod tests {
             model: "m".into(),
             pieces: 0,
             told: None,
+            spending: Spending::default(),
             is_booked: false,
         };
         let frames = events.iter().map(|event| {

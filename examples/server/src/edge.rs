@@ -63,6 +63,21 @@ pub(crate) fn metrics(app: &App) -> HttpMetricsLayer {
         }))
 }
 
+/// The fields that the tenant's limit writes beside those of the draft, each by its option.
+const X_RATELIMIT: [&str; 3] = [
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+];
+const OPENAI: [&str; 6] = [
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+
 /// `None` where no origin is configured: then an OPTIONS request is one like any other.
 pub(crate) fn cors(app: &App) -> Result<Option<CorsLayer>, String> {
     if app.config.cors.origins.is_empty() {
@@ -79,11 +94,15 @@ pub(crate) fn cors(app: &App) -> Result<Option<CorsLayer>, String> {
         "retry-after",
         "x-request-id",
     ];
+    let limits = &app.config.ratelimit;
+    let x_ratelimit = X_RATELIMIT.into_iter().filter(|_| limits.x_ratelimit);
+    let openai = OPENAI.into_iter().filter(|_| limits.openai_headers);
+    let exposed = exposed.into_iter().chain(x_ratelimit).chain(openai);
     let layer = CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.collect::<Result<Vec<_>, _>>()?))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers(["authorization", "content-type", "x-api-key"].map(HeaderName::from_static))
-        .expose_headers(exposed.map(HeaderName::from_static));
+        .expose_headers(exposed.map(HeaderName::from_static).collect::<Vec<_>>());
     Ok(Some(layer))
 }
 

@@ -19,6 +19,7 @@ mod routes;
 mod run;
 mod secrets;
 mod signals;
+mod spending;
 mod stack;
 mod watch;
 

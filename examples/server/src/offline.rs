@@ -45,8 +45,7 @@ pub(crate) fn keys(config: &Config, command: Keys) -> Result<(), String> {
             }
             if let Some(tier) = tier {
                 let tier = name("tier", &tier)?;
-                check_tier(&config.ratelimit.policies, &tier)
-                    .map_err(|mend| format!("--tier: {mend}"))?;
+                check_tier(&config.ratelimit, &tier).map_err(|mend| format!("--tier: {mend}"))?;
                 new = new.tier(tier);
             }
             let scopes = scopes.iter().map(|scope| name("scope", scope));

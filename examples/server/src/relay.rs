@@ -22,35 +22,32 @@ enum State<F> {
 /// When the provider's stream breaks off, an event `{"error": …}` tells the client, and then the
 /// body fails: the connection closes without the end of the body, caches and metrics see it too.
 pub(crate) fn stream(
-    events: Events,
+    events: Box<Events>,
     translate: impl FnMut(&Event) -> Option<Bytes> + Send + 'static,
 ) -> Response {
-    let frames = stream::unfold(
-        State::Relaying(Box::new(events), translate),
-        |state| async move {
-            match state {
-                State::Relaying(mut events, mut translate) => loop {
-                    match events.next().await? {
-                        Ok(event) => {
-                            if let Some(bytes) = translate(&event) {
-                                return Some((Ok(bytes), State::Relaying(events, translate)));
-                            }
+    let frames = stream::unfold(State::Relaying(events, translate), |state| async move {
+        match state {
+            State::Relaying(mut events, mut translate) => loop {
+                match events.next().await? {
+                    Ok(event) => {
+                        if let Some(bytes) = translate(&event) {
+                            return Some((Ok(bytes), State::Relaying(events, translate)));
                         }
-                        Err(problem) => return Some((Ok(error_event(&problem)), State::Failing)),
                     }
-                },
-                State::Failing => {
-                    // Gives the connection a turn to send what it holds before it is cut.
-                    tokio::task::yield_now().await;
-                    Some((
-                        Err(BoxError::from("the provider's answer broke off")),
-                        State::Over,
-                    ))
+                    Err(problem) => return Some((Ok(error_event(&problem)), State::Failing)),
                 }
-                State::Over => None,
+            },
+            State::Failing => {
+                // Gives the connection a turn to send what it holds before it is cut.
+                tokio::task::yield_now().await;
+                Some((
+                    Err(BoxError::from("the provider's answer broke off")),
+                    State::Over,
+                ))
             }
-        },
-    );
+            State::Over => None,
+        }
+    });
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -27,7 +27,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::{App, CHAT, GENERATE};
-use crate::config::AuthMode;
+use crate::config::{AuthMode, CONCURRENCY, Span, TOKENS};
 use crate::edge::{
     LastResort, REQUEST_ID, context, cors, metrics, security_headers, trace, trusted,
     without_odd_request_id,
@@ -216,40 +216,42 @@ fn data_routes(app: &Arc<App>, names: &mut Names) -> Result<Router<Arc<App>>, St
         .layer(names.add("auth", mode, auth.throttle(app.failures.clone())))
         // The ledger counts what each tenant asks for, refusals by the layers below included.
         .layer(names.add("ledger", "by tenant", LedgerLayer(app.ledger.clone())));
-    let policies = &app.config.ratelimit.policies;
-    let policies: Vec<String> = policies
-        .iter()
-        .map(|policy| format!("{}: {} per {}", policy.name, policy.quota, policy.per))
-        .collect();
     let preset = format!("{:?}", app.config.sanitize.preset).to_lowercase();
     let users = require;
-    let tenant_limit = RateLimitLayer::new(app.limits.tenant.clone()).scope("tenant");
+    let tenant_limit = tenant_limit(app);
 
-    let inner = ServiceBuilder::new()
-        // Data routes are for users: the master key stays at home.
-        .layer(names.add("require", "user", users.clone()))
-        // The tenant's quota stands before all costly work; hits of the cache count, too.
-        .layer(names.add("tenant_limit", policies.join(", "), tenant_limit.clone()))
-        // Clean input, before the cache, so that a blocked prompt never reaches its store.
-        .layer(names.add(
-            "sanitize",
-            preset,
-            SanitizeLayer::new(app.sanitizer.clone(), prompts()?),
-        ))
-        // The cache stands next to the handler: what it answers reaches no provider.
-        .layer(names.add(
-            "cache",
-            format!("{}, {}", app.config.cache.max_bytes, app.config.cache.ttl),
-            CacheLayer::new(app.cache.clone(), app.cache_policy.clone()),
-        ));
-    let asking = Router::new()
+    let prompts = prompts()?;
+    let inner = |limit: RateLimitLayer, names: &mut Names| {
+        ServiceBuilder::new()
+            // Data routes are for users: the master key stays at home.
+            .layer(names.add("require", "user", users.clone()))
+            // The tenant's quota stands before all costly work; hits of the cache count, too.
+            .layer(names.add("tenant_limit", limits_in_words(app), limit))
+            // Clean input, before the cache, so that a blocked prompt never reaches its store.
+            .layer(names.add(
+                "sanitize",
+                preset.clone(),
+                SanitizeLayer::new(app.sanitizer.clone(), prompts.clone()),
+            ))
+            // The cache stands next to the handler: what it answers reaches no provider.
+            .layer(names.add(
+                "cache",
+                format!("{}, {}", app.config.cache.max_bytes, app.config.cache.ttl),
+                CacheLayer::new(app.cache.clone(), app.cache_policy.clone()),
+            ))
+    };
+    let asking_limit = asking_limit(app, tenant_limit.clone());
+    let generate = Router::new()
         .route(GENERATE, post(generate::generate))
-        .route(CHAT, post(chat::completions))
-        .layer(inner);
+        .layer(inner(asking_limit.clone(), names));
+    let chat = Router::new().route(CHAT, post(chat::completions)).layer(
+        // The same layers, named already.
+        inner(openai_fields(app, asking_limit), &mut Names::default()),
+    );
     let models = Router::new().route("/v1/models", get(chat::models)).layer(
         ServiceBuilder::new()
             .layer(users.clone())
-            .layer(tenant_limit.clone()),
+            .layer(openai_fields(app, tenant_limit.clone())),
     );
     // An export reaches no model: its JSON is checked, its texts are left alone.
     let no_prompts = Fields::new([]).map_err(|e| e.to_string())?;
@@ -270,7 +272,69 @@ fn data_routes(app: &Arc<App>, names: &mut Names) -> Result<Router<Arc<App>>, St
                 .layer(tenant_limit),
         );
 
-    Ok(asking.merge(models).merge(export).merge(usage).layer(outer))
+    Ok(generate
+        .merge(chat)
+        .merge(models)
+        .merge(export)
+        .merge(usage)
+        .layer(outer))
+}
+
+/// The tenant's quota of requests, as on every route of the data plane but the export.
+fn tenant_limit(app: &App) -> RateLimitLayer {
+    let config = &app.config.ratelimit;
+    let layer = RateLimitLayer::new(app.limits.tenant.clone())
+        .scope("tenant")
+        .retry_jitter(config.retry_jitter.duration());
+    match config.x_ratelimit {
+        true => layer.x_ratelimit(),
+        false => layer,
+    }
+}
+
+/// The same where models answer, which takes tokens, and time: there a tenant may be limited in
+/// both. Who has used them up may still list the models and look at its usage.
+fn asking_limit(app: &App, mut layer: RateLimitLayer) -> RateLimitLayer {
+    if let Some(tokens) = &app.limits.tokens {
+        layer = layer.budget(tokens.clone());
+    }
+    if let Some(concurrency) = &app.limits.concurrency {
+        layer = layer.concurrency(concurrency.clone());
+    }
+    layer
+}
+
+/// With the fields that clients of OpenAI's API read.
+fn openai_fields(app: &App, layer: RateLimitLayer) -> RateLimitLayer {
+    match app.config.ratelimit.openai_headers {
+        true => layer.openai_headers(),
+        false => layer,
+    }
+}
+
+/// The tenant's limits as they were configured.
+fn limits_in_words(app: &App) -> String {
+    let config = &app.config.ratelimit;
+    let quota = |name: &str, quota, per: Span| format!("{name}: {quota} per {per}");
+    let policies = config.policies.iter();
+    let mut words: Vec<String> = policies
+        .map(|policy| quota(&policy.name, policy.quota, policy.per))
+        .collect();
+    let tokens = config.tokens.as_ref();
+    words.extend(tokens.map(|tokens| quota(TOKENS, tokens.quota, tokens.per)));
+    let concurrency = config.concurrency.as_ref();
+    words.extend(concurrency.map(|limit| format!("{CONCURRENCY}: {} at once", limit.most)));
+    if config.x_ratelimit {
+        words.push("x-ratelimit fields".to_owned());
+    }
+    if config.openai_headers {
+        words.push("openai's fields on /v1".to_owned());
+    }
+    let jitter = config.retry_jitter;
+    if !jitter.duration().is_zero() {
+        words.push(format!("retry jitter: {jitter}"));
+    }
+    words.join(", ")
 }
 
 /// The control plane: never sanitized, never cached, never in the optional mode.

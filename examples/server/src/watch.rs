@@ -12,6 +12,7 @@ use spark_metrics::Metrics;
 
 use crate::app::Limiters;
 use crate::ask::chain;
+use crate::config::CONCURRENCY;
 
 /// What is watched.
 pub(crate) struct Watched {
@@ -108,15 +109,24 @@ fn tracker(errors: &ErrorTracker) -> CheckResult {
 }
 
 fn tables(limits: &Limiters) -> CheckResult {
-    let tables = [&limits.ip, &limits.tenant, &limits.export];
-    let evicted: u64 = tables
-        .iter()
-        .flat_map(|limiter| limiter.stats())
-        .map(|table| table.evicted_live)
-        .sum();
-    match evicted {
+    let limiters = [&limits.ip, &limits.tenant, &limits.export].into_iter();
+    let tables = limiters
+        .chain(&limits.tokens)
+        .flat_map(|limiter| limiter.stats());
+    let tables: Vec<_> = tables.collect();
+    let judged = |evicted: u64| match evicted {
         0 => CheckResult::pass(),
         _ => CheckResult::warn("debts were forgotten: raise ratelimit.capacity"),
-    }
-    .observed(evicted, "evictions")
+    };
+    let evicted = tables.iter().map(|table| table.evicted_live).sum();
+    let all = judged(evicted).observed(evicted, "evictions");
+    let all = tables.into_iter().fold(all, |all, table| {
+        let part = judged(table.evicted_live).observed(table.occupied, "callers in debt");
+        all.part(table.policy, part)
+    });
+    let Some(concurrency) = &limits.concurrency else {
+        return all;
+    };
+    let part = CheckResult::pass().observed(concurrency.keys(), "callers under way");
+    all.part(CONCURRENCY, part)
 }

@@ -161,7 +161,7 @@ async fn random_paths_add_no_series() {
 #[tokio::test]
 async fn the_runbook_explains_each_metric() {
     let runbook = include_str!("../RUNBOOK.md");
-    let server = Server::start();
+    let server = Server::with("", &[("SPARK_RATELIMIT_TOKENS_QUOTA", "100000")]);
     let user = server.client().bearer(&server.key("acme").await);
     user.post("/api/spark/generate", &prompt("hello")).await;
     user.post("/api/spark/generate", &json!({})).await;

@@ -316,6 +316,38 @@ fn a_running_server_holds_its_keys() {
 }
 
 #[test]
+fn the_limits_are_told_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = |most: u32| {
+        let text = format!(
+            "[ratelimit]\nretry_jitter = \"5s\"\n[ratelimit.tokens]\nquota = 9000\nper = \"1h\"\n\
+             [ratelimit.concurrency]\nmost = {most}\n"
+        );
+        std::fs::write(dir.path().join("spark.toml"), text).unwrap();
+    };
+    limits(3);
+    let (code, out, err) = run(&["--config", "spark.toml", "stack"], &[], dir.path());
+    assert_eq!(code, Some(0), "{err}");
+    let told = out.lines().find(|line| line.contains("tenant_limit"));
+    let told = told.unwrap_or_default();
+    for words in [
+        "requests: 60 per 1m",
+        "tokens: 9000 per 1h",
+        "concurrency: 3 at once",
+        "retry jitter: 5s",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    limits(0);
+    let (code, _, err) = run(&["--config", "spark.toml", "check"], &[], dir.path());
+    assert_ne!(code, Some(0));
+    assert!(
+        err.contains("line 7") && err.contains("ratelimit.concurrency.most"),
+        "{err}"
+    );
+}
+
+#[test]
 fn the_order_of_the_layers() {
     let dir = tempfile::tempdir().unwrap();
     let (code, out, err) = run(&["stack"], &[], dir.path());

@@ -10,7 +10,7 @@ use super::{Config, ConfigError};
 
 /// Values that have no default, so that a serialized configuration does not show them: where they
 /// may stand (`[]` is an entry of a list, `{}` one of a map), and whether they are numbers.
-const OPTIONAL: [(&str, &str, bool); 9] = [
+const OPTIONAL: [(&str, &str, bool); 11] = [
     (".server", "admin_listen", false),
     (".errors", "webhook", false),
     (".errors", "webhook_secret_env", false),
@@ -18,11 +18,33 @@ const OPTIONAL: [(&str, &str, bool); 9] = [
     (".ratelimit.export", "burst", true),
     (".ratelimit.policies[]", "burst", true),
     (".ratelimit.policies[].tiers{}", "burst", true),
+    (".ratelimit.tokens", "burst", true),
+    (".ratelimit.tokens.tiers{}", "burst", true),
     (".providers[]", "base_url", false),
     (".providers[]", "api_key_env", false),
 ];
+/// The values of a section, with whether they are numbers; the required first.
+type Keys = &'static [(&'static str, bool)];
+/// Sections that are not there unless written, and where they stand.
+const SECTIONS: [(&str, &str, Keys); 2] = [
+    (
+        ".ratelimit",
+        "tokens",
+        &[
+            ("quota", true),
+            ("per", false),
+            ("burst", true),
+            ("answer", true),
+        ],
+    ),
+    (".ratelimit", "concurrency", &[("most", true)]),
+];
 /// Maps whose keys are chosen by the operator.
-const MAPS: [&str; 1] = [".ratelimit.policies[].tiers"];
+const MAPS: [&str; 3] = [
+    ".ratelimit.policies[].tiers",
+    ".ratelimit.tokens.tiers",
+    ".ratelimit.concurrency.tiers",
+];
 
 /// Variables that are read elsewhere.
 const OTHERS: [&str; 8] = [
@@ -155,12 +177,26 @@ fn walk(value: &Value, schema: &str, path: &mut Vec<Step>, variable: &str, found
                 .into_iter()
                 .filter(|(place, key, _)| *place == schema && !table.contains_key(*key));
             for (_, key, is_number) in absent {
-                let kind = match is_number {
-                    true => Value::Integer(0),
-                    false => Value::String(String::new()),
-                };
                 let variable = format!("{variable}_{key}");
-                step(Step::Key(key.to_owned()), &kind, "", &variable);
+                step(
+                    Step::Key(key.to_owned()),
+                    &anything(is_number),
+                    "",
+                    &variable,
+                );
+            }
+            let absent = SECTIONS
+                .into_iter()
+                .filter(|(place, section, _)| *place == schema && !table.contains_key(*section));
+            for (_, section, keys) in absent {
+                path.push(Step::Key(section.to_owned()));
+                for (key, is_number) in keys {
+                    path.push(Step::Key((*key).to_owned()));
+                    let variable = format!("{variable}_{section}_{key}");
+                    walk(&anything(*is_number), "", path, &variable, found);
+                    path.pop();
+                }
+                path.pop();
             }
         }
         Value::Array(array) if array.iter().any(Value::is_table) => {
@@ -181,6 +217,14 @@ fn walk(value: &Value, schema: &str, path: &mut Vec<Step>, variable: &str, found
             path: path.clone(),
             old: leaf.clone(),
         }),
+    }
+}
+
+/// A value of the type that a number, or a text, has.
+fn anything(is_number: bool) -> Value {
+    match is_number {
+        true => Value::Integer(0),
+        false => Value::String(String::new()),
     }
 }
 

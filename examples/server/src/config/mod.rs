@@ -13,6 +13,10 @@ pub(crate) use env::unknown_variables;
 pub(crate) use schema::*;
 pub(crate) use units::Span;
 
+/// The names that the budget of tokens and the limit on concurrency go by, among the policies.
+pub(crate) const TOKENS: &str = "tokens";
+pub(crate) const CONCURRENCY: &str = "concurrency";
+
 impl Config {
     /// Reads the file, if there is one, lays the environment over it, and checks the whole.
     ///
@@ -81,9 +85,7 @@ impl Config {
                 "write a time such as \"10s\"",
             );
         }
-        if self.ratelimit.policies.is_empty() {
-            return err("ratelimit.policies".into(), "write at least one policy");
-        }
+        self.ratelimit.check()?;
         let mut names = std::collections::BTreeSet::new();
         for provider in &self.providers {
             let field = |key: &str| format!("providers.{}.{key}", provider.name);
@@ -163,12 +165,58 @@ impl Config {
     }
 }
 
+impl RateLimit {
+    fn check(&self) -> Result<(), (String, String)> {
+        let err = |field: &str, mend: &str| Err((format!("ratelimit.{field}"), mend.to_owned()));
+        if self.policies.is_empty() {
+            return err("policies", "write at least one policy");
+        }
+        for (name, is_taken) in [
+            (TOKENS, self.tokens.is_some()),
+            (CONCURRENCY, self.concurrency.is_some()),
+        ] {
+            if is_taken && self.policies.iter().any(|policy| policy.name == name) {
+                let mend = format!(
+                    "choose another name than \"{name}\", which is that of `ratelimit.{name}`"
+                );
+                return err(&format!("policies.{name}.name"), &mend);
+            }
+        }
+        if let Some(tokens) = &self.tokens {
+            let bursts = tokens
+                .tiers
+                .values()
+                .flat_map(|it| [Some(it.quota), it.burst]);
+            let numbers = [Some(tokens.quota), tokens.burst, Some(tokens.answer)];
+            if bursts.chain(numbers).any(|number| number == Some(0)) {
+                return err("tokens", "write numbers of at least 1");
+            }
+        }
+        if let Some(concurrency) = &self.concurrency {
+            if concurrency.most == 0 {
+                return err("concurrency.most", "write a number of at least 1");
+            }
+            if let Some((tier, _)) = concurrency.tiers.iter().find(|(_, most)| **most == 0) {
+                let field = format!("concurrency.tiers.{tier}");
+                return err(&field, "write a number of at least 1");
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of all tiers.
+    fn tiers(&self) -> std::collections::BTreeSet<&str> {
+        let policies = self.policies.iter().flat_map(|it| it.tiers.keys());
+        let tokens = self.tokens.iter().flat_map(|it| it.tiers.keys());
+        let concurrency = self.concurrency.iter().flat_map(|it| it.tiers.keys());
+        let all = policies.chain(tokens).chain(concurrency);
+        all.map(String::as_str).collect()
+    }
+}
+
 /// A tier that no policy names would silently mean the default quota. The error is the mend.
-pub(crate) fn check_tier(policies: &[Policy], tier: &Name) -> Result<(), String> {
-    let tiers: std::collections::BTreeSet<&str> = policies
-        .iter()
-        .flat_map(|p| p.tiers.keys().map(String::as_str))
-        .collect();
+pub(crate) fn check_tier(limits: &RateLimit, tier: &Name) -> Result<(), String> {
+    let tiers = limits.tiers();
     if tiers.contains(tier.as_str()) {
         return Ok(());
     }
@@ -185,14 +233,20 @@ fn place(text: &str, shown: &str, field: &str) -> String {
     let mut parts = field.split('.');
     let section = parts.next().unwrap_or_default();
     let key = parts.next_back().unwrap_or_default();
-    let entry = parts.next().map(|name| format!("name = \"{name}\""));
+    let entry = parts.next();
+    // A section within the section, or an entry of a list.
+    let header_of_entry = entry.map(|name| format!("{section}.{name}"));
+    let entry = entry.map(|name| format!("name = \"{name}\""));
     let mut within = false;
     let mut found = None;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim_start();
         if line.starts_with('[') {
             let header = line.trim_start_matches('[').trim_end_matches([']', ' ']);
-            within = header == section && entry.is_none();
+            within = match &header_of_entry {
+                None => header == section,
+                Some(entry) => header == entry,
+            };
         } else if entry
             .as_deref()
             .is_some_and(|entry| line.starts_with(entry))
@@ -339,6 +393,61 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_begins_a_budget_of_tokens_or_a_limit_on_concurrency() {
+        let variables = [
+            ("SPARK_RATELIMIT_TOKENS_QUOTA", "9000"),
+            ("SPARK_RATELIMIT_TOKENS_BURST", "500"),
+            ("SPARK_RATELIMIT_CONCURRENCY_MOST", "3"),
+            ("SPARK_RATELIMIT_OPENAI_HEADERS", "false"),
+            ("SPARK_RATELIMIT_RETRY_JITTER", "5s"),
+        ];
+        let limits = load("", &variables).unwrap().ratelimit;
+        let tokens = limits.tokens.unwrap();
+        assert_eq!((tokens.quota, tokens.burst), (9_000, Some(500)));
+        assert_eq!(tokens.per.duration(), Duration::from_secs(60));
+        assert_eq!(limits.concurrency.unwrap().most, 3);
+        assert!(!limits.openai_headers);
+        assert_eq!(limits.retry_jitter.duration(), Duration::from_secs(5));
+        assert!(load("", &[]).unwrap().ratelimit.tokens.is_none());
+
+        let text = "[ratelimit.tokens]\nquota = 10\ntiers = { pro = { quota = 20 } }\n\
+                    [ratelimit.concurrency]\nmost = 1\ntiers = { pro = 2 }\n";
+        let variables = [
+            ("SPARK_RATELIMIT_TOKENS_TIERS_PRO_BURST", "30"),
+            ("SPARK_RATELIMIT_CONCURRENCY_TIERS_PRO", "4"),
+        ];
+        let limits = load(text, &variables).unwrap().ratelimit;
+        let tokens = limits.tokens.as_ref().unwrap();
+        assert_eq!(
+            (tokens.burst_of(None), tokens.burst_of(Some("pro"))),
+            (10, 30)
+        );
+        assert_eq!(limits.concurrency.as_ref().unwrap().tiers["pro"], 4);
+        assert!(check_tier(&limits, &Name::new("pro").unwrap()).is_ok());
+    }
+
+    #[test]
+    fn what_limits_tokens_and_concurrency_is_checked() {
+        for (text, words) in [
+            ("[ratelimit.tokens]\nquota = 0\n", "ratelimit.tokens"),
+            ("[ratelimit.tokens]\nper = \"1m\"\n", "quota"),
+            ("[ratelimit.concurrency]\n\nmost = 0\n", "line 3"),
+            (
+                "[ratelimit.concurrency]\nmost = 1\ntiers = { pro = 0 }\n",
+                "concurrency.tiers.pro",
+            ),
+            (
+                "[ratelimit.tokens]\nquota = 1\n[[ratelimit.policies]]\nname = \"tokens\"\n\
+                 quota = 1\nper = \"1m\"\n",
+                "another name",
+            ),
+        ] {
+            let error = load(text, &[]).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn variables_are_judged_together() {
         let variables = [
             ("SPARK_PROVIDERS_DEMO_KIND", "openai"),
@@ -359,6 +468,10 @@ mod tests {
             ("SPARK_AUTH_MODE", "maybe"),
             ("SPARK_RATELIMIT_CAPACITY", "0"),
             ("SPARK_PROVIDERS_DEMO_MODELS", ""),
+            ("SPARK_RATELIMIT_CONCURRENCY_MOST", "0"),
+            ("SPARK_RATELIMIT_TOKENS_QUOTA", "0"),
+            ("SPARK_RATELIMIT_TOKENS_PER", "1m"),
+            ("SPARK_RATELIMIT_RETRY_JITTER", "5"),
         ] {
             let error = load("", &[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");

@@ -111,8 +111,20 @@ pub(crate) struct RateLimit {
     pub ip: IpPolicy,
     /// The quota of `POST /api/export`, which has one of its own.
     pub export: IpPolicy,
-    /// Places in each table of callers; 16 bytes each.
+    /// Places in each table of callers; 17 bytes each.
     pub capacity: usize,
+    /// Also the fields `X-RateLimit-*`.
+    pub x_ratelimit: bool,
+    /// OpenAI's fields `x-ratelimit-*-requests` and `-tokens`, on the routes under `/v1`.
+    pub openai_headers: bool,
+    /// The most by which a `Retry-After` is stretched, so that not all come back at once.
+    pub retry_jitter: Span,
+    /// What a tenant may use of its models; without it, only requests are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+    /// How many requests to models a tenant may have under way at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 }
 
 impl Default for RateLimit {
@@ -142,6 +154,11 @@ impl Default for RateLimit {
                 burst: None,
             },
             capacity: 65_536,
+            x_ratelimit: false,
+            openai_headers: true,
+            retry_jitter: Span::millis(0),
+            tokens: None,
+            concurrency: None,
         }
     }
 }
@@ -164,6 +181,69 @@ pub(crate) struct TierQuota {
     pub quota: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
+}
+
+/// A budget of tokens: an estimate is reserved for each call, and settled by what was used.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tokens {
+    pub quota: u64,
+    #[serde(default = "Tokens::per")]
+    pub per: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    /// What is reserved for an answer whose length the client does not limit.
+    #[serde(default = "Tokens::answer")]
+    pub answer: u64,
+    #[serde(default)]
+    pub tiers: BTreeMap<String, TierQuota>,
+}
+
+impl Tokens {
+    const fn per() -> Span {
+        Span::secs(60)
+    }
+
+    const fn answer() -> u64 {
+        1_000
+    }
+
+    /// So many a minute.
+    pub(crate) const fn of(quota: u64) -> Self {
+        Self {
+            quota,
+            per: Self::per(),
+            burst: None,
+            answer: Self::answer(),
+            tiers: BTreeMap::new(),
+        }
+    }
+
+    /// The most that may be reserved at once.
+    pub(crate) fn burst_of(&self, tier: Option<&str>) -> u64 {
+        match tier.and_then(|tier| self.tiers.get(tier)) {
+            Some(tier) => tier.burst.unwrap_or(tier.quota),
+            None => self.burst.unwrap_or(self.quota),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Concurrency {
+    pub most: u32,
+    #[serde(default)]
+    pub tiers: BTreeMap<String, u32>,
+}
+
+impl Concurrency {
+    /// So many at once.
+    pub(crate) const fn of(most: u32) -> Self {
+        Self {
+            most,
+            tiers: BTreeMap::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

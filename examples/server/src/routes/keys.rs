@@ -15,7 +15,7 @@ use spark_core::{Context, Name, Problem};
 
 use super::{invalid, object_of, only_known, refuse};
 use crate::app::App;
-use crate::config::{Policy, Span, check_tier};
+use crate::config::{RateLimit, Span, check_tier};
 
 const FIELDS: [&str; 5] = ["tenant", "label", "tier", "scopes", "expires_at"];
 const OBJECT: &str = "must be a JSON object.";
@@ -26,7 +26,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
 }
 
 pub(crate) async fn issue(State(app): State<Arc<App>>, context: Context, body: Bytes) -> Response {
-    let new = new_key(&app.policies(), &body);
+    let new = new_key(&app.quotas(), &body);
     let new = match new {
         Ok(new) => new,
         Err(problem) => return refuse(&context, problem),
@@ -115,7 +115,7 @@ fn refusal(error: &AuthError) -> Problem {
     }
 }
 
-fn new_key(policies: &[Policy], body: &[u8]) -> Result<NewKey, Problem> {
+fn new_key(quotas: &RateLimit, body: &[u8]) -> Result<NewKey, Problem> {
     let fields = object_of(body, OBJECT)?;
     only_known(&fields, &FIELDS)?;
     let given = |key: &str| fields.get(key).filter(|value| !value.is_null());
@@ -135,7 +135,7 @@ fn new_key(policies: &[Policy], body: &[u8]) -> Result<NewKey, Problem> {
     }
     if let Some(tier) = given("tier") {
         let tier = name("tier", tier)?;
-        check_tier(policies, &tier).map_err(|mend| invalid("tier", mend))?;
+        check_tier(quotas, &tier).map_err(|mend| invalid("tier", mend))?;
         new = new.tier(tier);
     }
     if let Some(scopes) = given("scopes") {
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn the_field_at_fault_is_named() {
         let config = crate::config::Config::load(None, |_| None).unwrap();
-        let policies = &config.ratelimit.policies;
+        let quotas = &config.ratelimit;
         for (body, param) in [
             ("nonsense", "body"),
             ("[]", "body"),
@@ -191,12 +191,12 @@ mod tests {
             (r#"{"tenant":"a","expires_at":-1}"#, "expires_at"),
         ] {
             assert_eq!(
-                new_key(policies, body.as_bytes()).unwrap_err().param_name(),
+                new_key(quotas, body.as_bytes()).unwrap_err().param_name(),
                 Some(param),
                 "{body}"
             );
         }
-        assert!(new_key(policies, br#"{"tenant":"a","label":null,"tier":"pro"}"#).is_ok());
+        assert!(new_key(quotas, br#"{"tenant":"a","label":null,"tier":"pro"}"#).is_ok());
         assert_eq!(overlap(b"").unwrap(), DEFAULT_OVERLAP);
         assert_eq!(overlap(br#"{"overlap":"0s"}"#).unwrap(), Duration::ZERO);
         assert!(overlap(br#"{"overlap":"soon"}"#).is_err());
