@@ -76,13 +76,13 @@ impl Shared {
             self.meter.unknown();
             return refuse(refuse::caller_unknown());
         };
-        self.meter.decided(&decision, limiter);
+        self.meter.decided(&decision, &self.config);
         if !decision.allowed() {
             return refuse(self.refuse(&decision, Some(found.subject.key)));
         }
 
         let tells = self.config.headers == Headers::Always;
-        let mut fields = tells.then(|| Fields::of(&decision, self, &found));
+        let mut fields = tells.then(|| Fields::of(&decision, &self.config, &found.subject));
         let tier = match self.config.budget {
             Some(_) => found.subject.tier.map(Box::from),
             None => None,

@@ -45,7 +45,6 @@ impl<'a> PolicyItem<'a> {
     }
 
     /// So many at the same time, such as requests under way.
-    #[allow(dead_code, reason = "limits on concurrency are written with it")]
     pub(crate) fn count(name: &'a Name, most: u64, unit: Unit) -> Self {
         Self {
             name,

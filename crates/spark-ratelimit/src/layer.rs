@@ -164,7 +164,9 @@ impl RateLimitLayer {
 
     /// Gives each request a [`Budget`](spark_core::Budget) in its context, from which the handler
     /// reserves an estimate as soon as it knows one: tokens, once the body is parsed. What was used
-    /// is settled when the response has ended, by the context's [`Usage`](spark_core::Usage).
+    /// is settled when the response has ended, by the context's [`Usage`](spark_core::Usage). A
+    /// reservation that is refused has cost what the request itself costs: it was admitted before its
+    /// body was read.
     ///
     /// # Example
     /// ```

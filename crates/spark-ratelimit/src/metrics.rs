@@ -85,6 +85,7 @@ mod on {
         SHADOW_VIOLATIONS_TOTAL, TABLE_EVICTED_LIVE_TOTAL, TABLE_OCCUPIED_SLOTS, TABLE_SLOTS,
         VIOLATIONS_TOTAL,
     };
+    use crate::layer::Config;
     use crate::{Decision, Limiter};
 
     /// The tables are looked at this often, by whichever request comes next.
@@ -120,7 +121,7 @@ mod on {
             }
         }
 
-        pub(crate) fn decided(&self, decision: &Decision<'_>, limiter: &Limiter) {
+        pub(crate) fn decided(&self, decision: &Decision<'_>, config: &Config) {
             let handles = self.handles();
             if decision.allowed() {
                 handles.allowed.increment(1);
@@ -136,7 +137,7 @@ mod on {
                     self.named(SHADOW_VIOLATIONS_TOTAL, policy.as_str());
                 }
             }
-            self.tables(decision.now(), limiter);
+            self.tables(decision.now(), config);
         }
 
         pub(crate) fn at_capacity(&self, policy: &str) {
@@ -188,7 +189,7 @@ mod on {
             self.handles().repeated.increment(1);
         }
 
-        fn tables(&self, now: u64, limiter: &Limiter) {
+        fn tables(&self, now: u64, config: &Config) {
             let due = self.tables_due.load(Ordering::Relaxed);
             let next = now.saturating_add(TABLE_PERIOD_NANOS);
             let mine = || {
@@ -199,7 +200,8 @@ mod on {
             if now < due || !mine() {
                 return;
             }
-            for table in limiter.stats() {
+            let limiters = std::iter::once(&config.limiter).chain(&config.budget);
+            for table in limiters.flat_map(Limiter::stats) {
                 let labels = [
                     ::metrics::Label::from_static_parts("scope", self.scope),
                     ::metrics::Label::new("policy", table.policy),
@@ -238,7 +240,8 @@ pub(crate) use off::Meter;
 
 #[cfg(not(feature = "metrics"))]
 mod off {
-    use crate::{Decision, Limiter};
+    use crate::Decision;
+    use crate::layer::Config;
 
     pub(crate) struct Meter;
 
@@ -247,7 +250,7 @@ mod off {
             Self
         }
 
-        pub(crate) fn decided(&self, _: &Decision<'_>, _: &Limiter) {}
+        pub(crate) fn decided(&self, _: &Decision<'_>, _: &Config) {}
 
         pub(crate) fn exempt(&self, _: &'static str) {}
 

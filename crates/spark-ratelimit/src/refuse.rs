@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use spark_core::Problem;
 
+use crate::fields::Customs;
 use crate::headers::{self, PolicyItem, RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::jitter::jittered;
 use crate::layer::Config;
@@ -39,6 +40,13 @@ pub(crate) fn quota_exceeded(
         }
         if let Some(field) = policy {
             problem = problem.header(RATE_LIMIT_POLICY, field);
+        }
+        if let Some(customs) = Customs::of(decision, config) {
+            let mut headers = HeaderMap::new();
+            customs.write(&mut headers);
+            for (name, value) in &headers {
+                problem = problem.header(name.clone(), value.clone());
+            }
         }
     }
     problem.member("violated-policies", violated.into())
