@@ -37,7 +37,7 @@ pub struct Context {
 }
 
 /// How many layers may mark a request.
-const MARKS: usize = 4;
+const MARKS: usize = 8;
 
 impl Context {
     /// A context of a request that came in at `received`, with nothing else known.
@@ -235,7 +235,7 @@ impl Context {
     /// Marks the request: `true` when this mark was not on it yet. It is for layers that must not
     /// act twice on a request to which they are applied twice, such as a limiter.
     ///
-    /// There is room for four marks, in place. When it is used up, the answer is `true` and
+    /// There is room for eight marks, in place. When it is used up, the answer is `true` and
     /// nothing is remembered: better to act twice than not at all.
     ///
     /// # Example

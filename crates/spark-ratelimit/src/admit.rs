@@ -57,41 +57,68 @@ impl Shared {
             self.meter.unknown();
             return refuse(refuse::caller_unknown());
         }
-        let mark = self.mark(found.subject.key);
-        if Context::of(head.extensions).is_some_and(|context| context.is_marked(mark)) {
+        let key = found.subject.key;
+        let charged = self.mark(self.config.limiter.engine().id, key);
+        let begun = self
+            .config
+            .concurrency
+            .as_ref()
+            .map(|it| self.mark(it.id(), key));
+        let is_marked =
+            |mark: u64| Context::of(head.extensions).is_some_and(|context| context.is_marked(mark));
+        let in_flight = match begun {
+            Some(mark) if !is_marked(mark) => match self.begin(&found) {
+                Ok(in_flight) => in_flight,
+                Err(problem) => return refuse(problem),
+            },
+            _ => None,
+        };
+        let fields = if is_marked(charged) {
             self.meter.repeated();
             self.repeated.report(
                 "one limiter stands twice in the way of a request, which is charged once: \
                  apply the layer once, or make two limiters",
             );
-            return Admission::Pass(None, Held::default());
-        }
-
-        let in_flight = match self.begin(&found) {
-            Ok(in_flight) => in_flight,
-            Err(problem) => return refuse(problem),
+            None
+        } else {
+            let Some(decision) = self.decide(&head, &found) else {
+                self.meter.unknown();
+                return refuse(refuse::caller_unknown());
+            };
+            self.meter.decided(&decision, &self.config);
+            if !decision.allowed() {
+                return refuse(self.refuse(&decision, Some(key)));
+            }
+            let tells = self.config.headers == Headers::Always;
+            tells.then(|| Fields::of(&decision, &self.config, &found.subject))
         };
-        let limiter = &self.config.limiter;
-        let Some(decision) = self.decide(&head, &found) else {
-            self.meter.unknown();
-            return refuse(refuse::caller_unknown());
-        };
-        self.meter.decided(&decision, &self.config);
-        if !decision.allowed() {
-            return refuse(self.refuse(&decision, Some(found.subject.key)));
-        }
-
-        let tells = self.config.headers == Headers::Always;
-        let mut fields = tells.then(|| Fields::of(&decision, &self.config, &found.subject));
         let tier = match self.config.budget {
             Some(_) => found.subject.tier.map(Box::from),
             None => None,
         };
-        let key = found.subject.key;
+        self.complete(
+            request,
+            [Some(charged), begun],
+            (key, tier),
+            fields,
+            in_flight,
+        )
+    }
 
-        let clock = limiter.engine().clock();
+    /// Notes what was done in the request's context, and hands on what it has taken.
+    fn complete<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        marks: [Option<u64>; 2],
+        (key, tier): (Key, Option<Box<str>>),
+        mut fields: Option<Fields>,
+        in_flight: Option<InFlight>,
+    ) -> Admission {
+        let clock = self.config.limiter.engine().clock();
         let context = Context::get_or_insert(request.extensions_mut(), clock);
-        context.first_time(mark);
+        for mark in marks.into_iter().flatten() {
+            context.first_time(mark);
+        }
         let budget = self.config.budget.as_ref().map(|_| {
             let usage = context.usage().clone();
             Arc::new(RequestBudget::new(Arc::clone(self), key, tier, usage))
@@ -158,14 +185,9 @@ impl Shared {
         }
     }
 
-    fn mark(&self, key: Key) -> u64 {
-        key.bits()
-            ^ self
-                .config
-                .limiter
-                .engine()
-                .id
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    /// That a limiter has seen a key.
+    fn mark(&self, limiter: u64, key: Key) -> u64 {
+        key.bits() ^ limiter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     fn report(&self, missed: Option<Missed>) {

@@ -91,10 +91,9 @@ impl<B: Body<Data = Bytes>> Body for HeldBody<B> {
     }
 }
 
-impl<B: fmt::Debug> fmt::Debug for HeldBody<B> {
+/// Without the body, which may hold what a user has written.
+impl<B> fmt::Debug for HeldBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldBody")
-            .field("body", &self.body)
-            .finish_non_exhaustive()
+        f.debug_struct("HeldBody").finish_non_exhaustive()
     }
 }

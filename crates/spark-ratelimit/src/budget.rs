@@ -61,9 +61,6 @@ impl Budget for RequestBudget {
             return Ok(());
         };
         let mut state = self.state();
-        if state.settled {
-            return Ok(());
-        }
         match limiter.acquire(&self.key, self.tier.as_deref(), units) {
             Ok(permit) => {
                 self.shared.meter.reserved();
@@ -94,11 +91,13 @@ impl State {
         }
         self.settled = true;
         let mut left = units;
-        while let Some(permit) = self.permits.pop() {
-            // The first reservation bears what all of them together did not cover.
-            let share = match self.permits.is_empty() {
-                true => left,
-                false => left.min(permit.reserved()),
+        let last = self.permits.len().saturating_sub(1);
+        for (at, permit) in self.permits.drain(..).enumerate() {
+            // The last reservation bears what all of them together did not cover.
+            let share = if at == last {
+                left
+            } else {
+                left.min(permit.reserved())
             };
             left -= share;
             permit.settle(share);

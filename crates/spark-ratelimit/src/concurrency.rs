@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use spark_core::Name;
@@ -134,6 +135,7 @@ pub struct ConcurrencyLimiter {
 }
 
 struct Shared {
+    id: u64,
     limit: ArcSwap<Concurrency>,
     ledger: Ledger,
 }
@@ -187,12 +189,20 @@ impl ConcurrencyLimiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn new(limit: Concurrency) -> Self {
+        // Half of all numbers, so that none is that of a rate limiter.
+        static NEXT: AtomicU64 = AtomicU64::new(1 << 63);
         Self {
             shared: Arc::new(Shared {
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
                 limit: ArcSwap::from_pointee(limit),
                 ledger: Ledger::new(),
             }),
         }
+    }
+
+    /// Told apart from all limiters that were ever made in this process.
+    pub(crate) fn id(&self) -> u64 {
+        self.shared.id
     }
 
     /// One more under way.
@@ -320,7 +330,7 @@ mod tests {
 
     #[test]
     fn threads_never_have_more_under_way_than_the_limit() {
-        use std::sync::atomic::{AtomicU32, Ordering};
+        use std::sync::atomic::AtomicU32;
         let limiter = ConcurrencyLimiter::new(Concurrency::new("c", 2).unwrap());
         let now = AtomicU32::new(0);
         std::thread::scope(|scope| {

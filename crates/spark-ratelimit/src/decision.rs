@@ -397,6 +397,10 @@ impl Report<'_> {
     }
 
     fn named(&self, bits: u32) -> Vec<Name> {
+        if self.plan.epoch != self.attempt.epoch {
+            // Two reconfigurations passed since: better none than others.
+            return Vec::new();
+        }
         let policies = self.plan.policies.iter().enumerate();
         policies
             .filter(|(at, _)| bits >> at & 1 == 1)

@@ -1,7 +1,6 @@
 //! What a limiter's clones share: the plan in force, the tables, the clock; and how both are brought
 //! together for a request.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -11,12 +10,13 @@ use spark_core::Clock;
 
 use crate::decision::Tally;
 use crate::ledger::Ledger;
+use crate::memory::{remember, with_plan};
 use crate::permit::Part;
 use crate::plan::{MAX_POLICIES, Plan};
 use crate::request::{Charges, Mode, Request, Step};
 use crate::store::{Entry, Mark, Table};
 use crate::sync::{AtomicU64, Mutex, hold, yield_now};
-use crate::{ConfigError, Policy};
+use crate::{ConfigError, Key, Policy};
 
 pub(crate) struct Engine {
     /// Told apart from all limiters that were ever made in this process.
@@ -136,7 +136,7 @@ impl Engine {
     ) {
         let epoch = self.epoch.load(Ordering::Acquire);
         let known = with_plan(self, epoch, |plan| {
-            self.attempt(plan, charges, tier, mode, &mut [], attempt)
+            self.attempt(plan, charges, tier, mode, None, attempt)
         });
         if known != Some(true) {
             self.decide_anew(charges, tier, mode, attempt);
@@ -151,14 +151,14 @@ impl Engine {
         mode: Mode,
         attempt: &mut Attempt,
     ) {
-        while !self.attempt(&remember(self), charges, tier, mode, &mut [], attempt) {
+        while !self.attempt(&remember(self), charges, tier, mode, None, attempt) {
             // A reconfiguration is a few instructions away from done.
             yield_now();
         }
     }
 
-    /// Decides a request by this plan; false when it is not in force any more. Into `marks` goes, by
-    /// policy, the arrival time that was written and under which tag.
+    /// Decides a request by this plan; false when it is not in force any more. The estimates are
+    /// noted for `permit`.
     #[inline]
     pub(crate) fn attempt(
         &self,
@@ -166,7 +166,7 @@ impl Engine {
         charges: Charges<'_>,
         tier: Option<&str>,
         mode: Mode,
-        marks: &mut [(u64, u16)],
+        permit: Option<u64>,
         attempt: &mut Attempt,
     ) -> bool {
         let tier = plan.tag(tier);
@@ -182,8 +182,9 @@ impl Engine {
             charges,
             now,
             mode,
+            permit,
         };
-        request.decide(0, &mut attempt.tally, marks) != Step::Stale
+        request.decide(0, &mut attempt.tally) != Step::Stale
     }
 
     /// Replaces the plan while requests are being decided.
@@ -208,88 +209,59 @@ impl Engine {
         Ok(())
     }
 
-    /// Settles one part of a permit at `actual` units.
-    pub(crate) fn settle(&self, epoch: u64, part: &Part, actual: u64) {
-        while !self.try_settle(epoch, part, actual) {
+    /// Settles one part of a permit of a tier, made at `epoch`, at `actual` units.
+    pub(crate) fn settle(&self, epoch: u64, tier: Option<&str>, part: &Part, actual: u64) {
+        while !self.try_settle(epoch, tier, part, actual) {
             yield_now();
         }
     }
 
-    fn try_settle(&self, epoch: u64, part: &Part, actual: u64) -> bool {
+    fn try_settle(&self, epoch: u64, tier: Option<&str>, part: &Part, actual: u64) -> bool {
         let plan = self.plan.load();
         let found = plan.policies.iter().position(|it| it.id == part.policy);
         // A policy that is no more has nothing to settle.
         let Some(at) = found else { return true };
+        let policy = &plan.policies[at];
+        let tag = policy.tag(part.key, plan.tag(tier));
+        let rule = policy.rule(tag);
+        let mark = Mark::new(tag, plan.turn());
         let now = self.now();
-        let mut set = self.table(plan.policies[at].slot).lock(part.key, now, now);
-        if self.epoch.load(Ordering::Acquire) != plan.epoch {
+        let mut set = self.table(policy.slot).lock(part.key, now, now);
+        if !self.is_in_force(&plan) {
             return false;
         }
         let entry = set.get();
-        let turn = plan.turn();
-        let mark = Mark::new(part.tag, turn);
-        let unchanged = plan.epoch == epoch && entry.is_none_or(|it| it.mark == mark);
-        let tag = match entry {
-            _ if unchanged => part.tag,
-            Some(entry) => plan.origin(at, entry).map_or(0, |(_, tag)| tag),
-            None => 0,
-        };
-        let rule = plan.policies[at].rule(tag);
         if let Some(missing) = actual.checked_sub(part.reserved).filter(|it| *it > 0) {
             let debt = rule.force(plan.debt(at, entry, tag, now), missing);
             let tat = now.saturating_add(debt);
-            let mark = Mark::new(tag, turn);
             set.put(Entry { tat, mark }, now);
             return true;
         }
-        let Some(entry) = entry.filter(|_| unchanged) else {
-            return true;
-        };
-        let account = part.account();
+        // What was reserved under another quota cannot be told in this one.
+        let entry = entry.filter(|it| plan.epoch == epoch && it.mark == mark);
+        let Some(entry) = entry else { return true };
         let most = rule.span(part.reserved - actual);
-        let back = part.to_give_back(entry.tat, self.permits.returned(account), now, most);
+        let end = self.permits.end(part.account(), part.permit);
+        // An entry that stands below that end is not the one of then: it was forgotten.
+        let back = match end <= entry.tat {
+            true => end.saturating_sub(now).min(most),
+            false => 0,
+        };
         if back > 0 {
-            self.permits.give_back(account, back);
+            self.permits.give_back(part.account(), part.permit, back);
             let tat = entry.tat - back;
-            set.put(Entry { tat, ..entry }, now);
+            set.put(Entry { tat, mark }, now);
         }
         true
     }
-}
 
-/// How many limiters' plans a thread remembers.
-const REMEMBERED: usize = 8;
-
-thread_local! {
-    /// Plans by their limiter's id. Taking one out of here costs no atomic write, which would be a
-    /// third of a whole decision.
-    static PLANS: RefCell<[Remembered; REMEMBERED]> =
-        const { RefCell::new([const { None }; REMEMBERED]) };
-}
-
-type Remembered = Option<(u64, Arc<Plan>)>;
-
-/// Calls `work`, which must not call back into a limiter, with the plan of `epoch`, if this thread
-/// remembers it.
-#[inline]
-fn with_plan<T>(engine: &Engine, epoch: u64, work: impl FnOnce(&Plan) -> T) -> Option<T> {
-    let known = PLANS.try_with(|plans| match &plans.borrow()[place(engine)] {
-        Some((id, plan)) if *id == engine.id && plan.epoch == epoch => Some(work(plan)),
-        _ => None,
-    });
-    known.ok().flatten()
-}
-
-/// The plan in force, which this thread will know from now on.
-fn remember(engine: &Engine) -> Arc<Plan> {
-    let plan = engine.plan();
-    // Where the thread is about to end, nothing is remembered.
-    let _ = PLANS.try_with(|plans| {
-        plans.borrow_mut()[place(engine)] = Some((engine.id, Arc::clone(&plan)));
-    });
-    plan
-}
-
-fn place(engine: &Engine) -> usize {
-    (engine.id % REMEMBERED as u64) as usize
+    /// Forgives a key everything.
+    pub(crate) fn reset(&self, key: Key) {
+        let now = self.now();
+        for policy in &self.plan().policies {
+            let mut set = self.table(policy.slot).lock(key, now, now);
+            set.clear();
+            self.permits.forgive(Part::account_of(policy.id, key));
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What is under way, by key: how many at once, and what was given back meanwhile.
+//! What is under way, by key: how many at once, and what of their debts may be given back.
 //!
 //! An account lives while something of its key is under way, so that there are never more of them
 //! than there are requests.
@@ -22,8 +22,15 @@ type Accounts = HashMap<u64, Account, BuildHasherDefault<AsItIs>>;
 #[derive(Default)]
 struct Account {
     open: u32,
-    /// Nanoseconds of debt that were given back while it lived.
-    returned: u64,
+    reservations: Vec<Reservation>,
+}
+
+/// A part of a key's debt that may be given back.
+struct Reservation {
+    id: u64,
+    /// Debts are paid in the order in which they were made: when this one will be, the arrival time
+    /// at its end. 0 where it was forgiven.
+    end: u64,
 }
 
 impl Ledger {
@@ -42,7 +49,7 @@ impl Ledger {
             return Ok(());
         }
         let open = account.open;
-        if open == 0 {
+        if account.is_idle() {
             accounts.remove(&key);
         }
         Err(open)
@@ -53,21 +60,60 @@ impl Ledger {
         let mut accounts = self.shard(key);
         if let Some(account) = accounts.get_mut(&key) {
             account.open = account.open.saturating_sub(1);
-            if account.open == 0 {
+            if account.is_idle() {
                 accounts.remove(&key);
             }
         }
     }
 
-    pub(crate) fn give_back(&self, key: u64, nanos: u64) {
-        if let Some(account) = self.shard(key).get_mut(&key) {
-            account.returned = account.returned.wrapping_add(nanos);
+    /// Notes a debt that was just made, with its set locked.
+    pub(crate) fn reserve(&self, key: u64, id: u64, end: u64) {
+        let mut accounts = self.shard(key);
+        let account = accounts.entry(key).or_default();
+        account.reservations.push(Reservation { id, end });
+    }
+
+    /// When that reservation will be paid; 0 where it is not known.
+    pub(crate) fn end(&self, key: u64, id: u64) -> u64 {
+        let accounts = self.shard(key);
+        let account = accounts.get(&key);
+        let found = account.and_then(|it| it.reservations.iter().find(|it| it.id == id));
+        found.map_or(0, |it| it.end)
+    }
+
+    /// So much of that reservation is given back: whatever comes after it moves forward.
+    pub(crate) fn give_back(&self, key: u64, id: u64, nanos: u64) {
+        let mut accounts = self.shard(key);
+        let Some(account) = accounts.get_mut(&key) else {
+            return;
+        };
+        let given = account.reservations.iter().find(|it| it.id == id);
+        let from = given.map_or(u64::MAX, |it| it.end);
+        for later in &mut account.reservations {
+            if later.end >= from {
+                later.end = later.end.saturating_sub(nanos);
+            }
         }
     }
 
-    /// What was given back since the first that is under way was opened.
-    pub(crate) fn returned(&self, key: u64) -> u64 {
-        self.shard(key).get(&key).map_or(0, |it| it.returned)
+    /// That reservation is settled, or never will be.
+    pub(crate) fn release(&self, key: u64, id: u64) {
+        let mut accounts = self.shard(key);
+        if let Some(account) = accounts.get_mut(&key) {
+            account.reservations.retain(|it| it.id != id);
+            if account.is_idle() {
+                accounts.remove(&key);
+            }
+        }
+    }
+
+    /// All debts of the key are forgiven: nothing of them can be given back.
+    pub(crate) fn forgive(&self, key: u64) {
+        if let Some(account) = self.shard(key).get_mut(&key) {
+            for reservation in &mut account.reservations {
+                reservation.end = 0;
+            }
+        }
     }
 
     /// How many are under way.
@@ -82,6 +128,12 @@ impl Ledger {
 
     fn shard(&self, key: u64) -> MutexGuard<'_, Accounts> {
         hold(&self.shards[(key >> 32) as usize % SHARDS])
+    }
+}
+
+impl Account {
+    fn is_idle(&self) -> bool {
+        self.open == 0 && self.reservations.is_empty()
     }
 }
 
@@ -115,20 +167,30 @@ mod tests {
         assert_eq!(ledger.open(7, 2), Ok(()));
         assert_eq!(ledger.open(7, 2), Ok(()));
         assert_eq!(ledger.open(7, 2), Err(2));
-        ledger.give_back(7, 30);
         ledger.close(7);
-        assert_eq!(
-            (ledger.count(7), ledger.returned(7), ledger.keys()),
-            (1, 30, 1)
-        );
+        assert_eq!((ledger.count(7), ledger.keys()), (1, 1));
         ledger.close(7);
         ledger.close(7);
-        ledger.give_back(7, 1);
-        assert_eq!(
-            (ledger.count(7), ledger.returned(7), ledger.keys()),
-            (0, 0, 0)
-        );
+        assert_eq!((ledger.count(7), ledger.keys()), (0, 0));
         assert_eq!(ledger.open(7, 0), Err(0));
+        assert_eq!(ledger.keys(), 0);
+    }
+
+    #[test]
+    fn what_is_given_back_moves_only_what_comes_after_it() {
+        let ledger = Ledger::new();
+        for (id, end) in [(1, 100), (2, 150), (3, 400)] {
+            ledger.reserve(7, id, end);
+        }
+        ledger.give_back(7, 2, 40);
+        let ends = |ledger: &Ledger| [1, 2, 3].map(|id| ledger.end(7, id));
+        assert_eq!(ends(&ledger), [100, 110, 360]);
+        ledger.release(7, 2);
+        assert_eq!(ends(&ledger), [100, 0, 360]);
+        ledger.forgive(7);
+        assert_eq!(ends(&ledger), [0, 0, 0]);
+        ledger.release(7, 1);
+        ledger.release(7, 3);
         assert_eq!(ledger.keys(), 0);
     }
 }

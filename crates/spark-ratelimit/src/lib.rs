@@ -45,8 +45,7 @@
 //!   and 100,000 tokens per minute. A refusal is charged to nobody, so hammering does not make the
 //!   wait longer.
 //! - A quota for each [tier](Policy::tier) and for [single keys](Policy::key), replaced while running by
-//!   [`Limiter::reconfigure`]; debts are carried over in proportion, so that changing a tier to and fro
-//!   gains nothing.
+//!   [`Limiter::reconfigure`]; debts are carried over in proportion.
 //! - [`Limiter::acquire`] reserves an estimate, and its [`Permit`] settles what was really used; in a
 //!   service, [`RateLimitLayer::budget`] gives the handler that through the request's context.
 //! - [`ConcurrencyLimiter`]: how many at once, held to the last byte of the response.
@@ -89,10 +88,15 @@
 //! - Nothing tells whose request it is: one shared bucket, a warning, `spark_miswired_total`; never
 //!   unlimited, never a 500. [`KeyBy::unknown`] can choose a 503 instead.
 //! - [`KeyBy::principal`] without an auth layer outside: the network stands in, and is reported too.
-//! - Table full: the least indebted of sixteen neighbours is forgotten, and counted in
+//! - Table full: the least indebted of some neighbours is forgotten, and counted in
 //!   `spark_ratelimit_table_evicted_live_total`. The exhausted stay exhausted; who is forgotten begins
 //!   with a full burst. So a table that is too small fails open, for those who owe least. Take three
-//!   slots for each caller in debt, and watch the counter.
+//!   slots for each caller in debt, and watch the counter. Debts are compared in time, so tiers of one
+//!   policy whose bursts refill in seconds and in days are better two policies.
+//! - A tier that a caller can choose by itself: each change keeps the share of the burst that is used,
+//!   but who changes to and fro refills at the faster of both rates. Let the tier come from its key.
+//! - A clone of a request's `spark_core::Context`, put on another request, says that it was charged
+//!   already: give each sub-request a context of its own.
 //! - A clock that steps back: nobody is locked out for longer than two refills of the burst.
 //! - Restart: all debts are forgotten, and budgets start afresh. Limits are per process.
 //!
@@ -139,6 +143,7 @@ mod layer;
 mod ledger;
 mod legacy;
 mod limiter;
+mod memory;
 pub mod metrics;
 #[cfg(all(test, spark_loom))]
 mod models;

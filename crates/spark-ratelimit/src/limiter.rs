@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::permit::Permit;
 use crate::plan::{MAX_POLICIES, Plan};
 use crate::request::{Charges, Mode};
+use crate::sync::yield_now;
 use crate::{Charge, ConfigError, Decision, Key, LimiterBuilder, Policy, TableStats};
 
 /// Decides who may, by one or more policies at once, in memory that never grows.
@@ -63,7 +64,7 @@ impl Limiter {
     /// Charges `cost` units to every policy, or none when one of them refuses.
     ///
     /// Callers of a tier that no policy names have everybody's quota. A key that changes its tier
-    /// keeps the share of the burst that it has used: switching to and fro gains nothing. A cost of
+    /// keeps the share of the burst that it has used: switching to and fro at one instant gains nothing. A cost of
     /// zero asks whether the key is in good standing, and charges nothing.
     ///
     /// # Example
@@ -101,7 +102,7 @@ impl Limiter {
     /// As [`check`](Self::check), with a key and a cost for each policy: a request by tenant and
     /// tokens by model, or one address by /64 and by /48. Still all or nothing.
     ///
-    /// `charge` is asked once for each policy, by its name.
+    /// `charge` is asked for each policy, by its name; and again where a reconfiguration intervenes.
     ///
     /// # Example
     /// ```
@@ -245,10 +246,7 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn reset(&self, key: &Key) {
-        let now = self.engine.now();
-        for policy in &self.engine.plan().policies {
-            self.engine.table(policy.slot).lock(*key, now, now).clear();
-        }
+        self.engine.reset(*key);
     }
 
     /// Replaces all policies while requests are being decided.
@@ -344,10 +342,11 @@ impl Limiter {
             let attempt = decision.attempt();
             if self
                 .engine
-                .attempt(&plan, charges, tier, mode, &mut [], attempt)
+                .attempt(&plan, charges, tier, mode, None, attempt)
             {
                 return decision;
             }
+            yield_now();
         }
     }
 
@@ -360,19 +359,19 @@ impl Limiter {
             let plan = self.engine.plan();
             let mut room = NO_CHARGES;
             let charges = ask(&plan, &mut charge, &mut room);
-            let mut permit = Permit::new(self.clone(), &plan, charges);
+            let permit = Permit::new(self.clone(), &plan, tier, charges);
             let charges = Charges::Each(charges);
-            let mut marks = [(0, 0); MAX_POLICIES];
             let mut decision = Decision::new(&self.engine, charges.of(0).key);
             let attempt = decision.attempt();
+            let id = Some(permit.id());
             if !self
                 .engine
-                .attempt(&plan, charges, tier, Mode::Charge, &mut marks, attempt)
+                .attempt(&plan, charges, tier, Mode::Charge, id, attempt)
             {
+                yield_now();
                 continue;
             }
             if decision.allowed() {
-                permit.mark(&marks);
                 return Ok(permit);
             }
             return Err(decision);

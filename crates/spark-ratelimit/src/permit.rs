@@ -1,6 +1,7 @@
 //! What was reserved, until it is known what was used.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::plan::Plan;
 use crate::{Charge, Key, Limiter};
@@ -16,8 +17,16 @@ use crate::{Charge, Key, Limiter};
 /// would have been full anyway does not become fuller by what was reserved from it. So however
 /// permits are held and settled, no window admits more than burst and rate allow. For a caller near
 /// its limit that is the whole difference, as long as the work takes less time than the bucket takes
-/// to refill. After a change of tier or quota in between, nothing is given back; what was used
-/// beyond the reservation is charged even so.
+/// to refill. After a [reset](Limiter::reset) or a reconfiguration, and while the caller's last charge
+/// is another tier's, nothing is given back. Where the table was too small and forgot the debt, as
+/// much of what was charged since may be given back.
+///
+/// What was used beyond the reservation is charged in any case, to at most two bursts of debt, as by
+/// [`Limiter::penalize`].
+///
+/// # Cost
+/// One allocation, and one more with a tier. Settling takes time linear in the permits that are out
+/// for the same key.
 ///
 /// # Example
 /// ```
@@ -40,22 +49,19 @@ use crate::{Charge, Key, Limiter};
 pub struct Permit {
     limiter: Limiter,
     epoch: u64,
+    tier: Option<Box<str>>,
+    id: u64,
     parts: Box<[Part]>,
     observed: Option<u64>,
 }
 
 /// What was reserved from one policy.
 pub(crate) struct Part {
-    /// The policy's id, and where it stands in the plan.
+    pub(crate) permit: u64,
+    /// The policy's id.
     pub(crate) policy: u64,
-    at: usize,
     pub(crate) key: Key,
-    pub(crate) tag: u16,
     pub(crate) reserved: u64,
-    /// The arrival time right after the reservation; 0 when it changed nothing.
-    mark: u64,
-    /// What others of this key had been given back before.
-    returned: u64,
 }
 
 impl Permit {
@@ -94,7 +100,7 @@ impl Permit {
         self.observed
     }
 
-    /// What was reserved: the sum of the estimates over the policies that settle one.
+    /// What was reserved: the largest estimate, where the policies have different ones.
     ///
     /// # Example
     /// ```
@@ -130,71 +136,57 @@ impl Permit {
     }
 
     /// A permit for the estimates among these charges, one for each policy of the plan.
-    pub(crate) fn new(limiter: Limiter, plan: &Plan, charges: &[Charge]) -> Self {
-        let permits = &limiter.engine().permits;
-        let estimates = charges.iter().enumerate().filter(|(_, it)| it.estimate);
-        let parts = estimates.map(|(at, charge)| {
-            let mut part = Part {
-                policy: plan.policies[at].id,
-                at,
-                key: charge.key,
-                tag: 0,
-                reserved: charge.cost,
-                mark: 0,
-                returned: 0,
-            };
-            let account = part.account();
-            // There is no most: it never refuses.
-            let _ = permits.open(account, u32::MAX);
-            part.returned = permits.returned(account);
-            part
+    pub(crate) fn new(
+        limiter: Limiter,
+        plan: &Plan,
+        tier: Option<&str>,
+        charges: &[Charge],
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let charges = charges.iter().zip(&plan.policies);
+        let estimates = charges.filter(|(charge, _)| charge.estimate);
+        let parts = estimates.map(|(charge, policy)| Part {
+            permit: id,
+            policy: policy.id,
+            key: charge.key,
+            reserved: charge.cost,
         });
         Self {
             parts: parts.collect(),
             epoch: plan.epoch,
+            tier: tier.map(Box::from),
+            id,
             limiter,
             observed: None,
         }
     }
 
-    /// Takes in what was written, by policy: the arrival time and its tag.
-    pub(crate) fn mark(&mut self, marks: &[(u64, u16)]) {
-        for part in &mut self.parts {
-            (part.mark, part.tag) = marks[part.at];
-        }
+    /// Never given twice.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 }
 
 impl Part {
     /// By which the ledger knows this key of this policy.
     pub(crate) fn account(&self) -> u64 {
-        self.key.bits() ^ self.policy.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        Self::account_of(self.policy, self.key)
     }
 
-    /// How many nanoseconds of debt, `most` at most, go back when the entry stands at `tat`.
-    ///
-    /// Debts are paid in the order in which they were made. Right after the reservation the bucket
-    /// was to be full at `mark`; with what others were given back meanwhile, at `mark − others`. What
-    /// lies between now and then is still owed for this reservation or for what came before it, and
-    /// so at most that goes back: whatever was charged later stays. An entry that stands below that
-    /// mark is not the one of then: it was forgotten or forgiven in between.
-    pub(crate) fn to_give_back(&self, tat: u64, returned: u64, now: u64, most: u64) -> u64 {
-        let others = returned.wrapping_sub(self.returned);
-        let mark = self.mark.saturating_sub(others);
-        if tat < mark {
-            return 0;
-        }
-        mark.saturating_sub(now).min(most)
+    pub(crate) fn account_of(policy: u64, key: Key) -> u64 {
+        key.bits() ^ policy.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let engine = self.limiter.engine();
         for part in &self.parts {
             if let Some(actual) = self.observed {
-                self.limiter.engine().settle(self.epoch, part, actual);
+                engine.settle(self.epoch, self.tier.as_deref(), part, actual);
             }
-            self.limiter.engine().permits.close(part.account());
+            engine.permits.release(part.account(), self.id);
         }
     }
 }

@@ -80,7 +80,7 @@ impl Policy {
         self
     }
 
-    /// Gives one key a quota of its own, whatever its tier. A policy can tell 32,766 tiers and keys
+    /// Gives one key a quota of its own, whatever its tier. A policy can tell 32,767 tiers and keys
     /// apart; where many keys have the same quota, give them a tier instead.
     ///
     /// To change it while running: [`Limiter::reconfigure`](crate::Limiter::reconfigure).

@@ -4,6 +4,7 @@ use crate::Charge;
 use crate::decision::{Standing, Tally};
 use crate::engine::Engine;
 use crate::gcra::Verdict;
+use crate::permit::Part;
 use crate::plan::Plan;
 use crate::store::{Entry, Mark};
 
@@ -48,15 +49,15 @@ pub(crate) struct Request<'a> {
     pub(crate) charges: Charges<'a>,
     pub(crate) now: u64,
     pub(crate) mode: Mode,
+    /// By which permit the estimates are reserved.
+    pub(crate) permit: Option<u64>,
 }
 
 impl Request<'_> {
     /// Asks policy `at` and all after it; writes on the way back, once all have spoken. Every set
     /// stays locked until then, and all requests lock in the same order.
-    ///
-    /// Into `marks` goes, by policy, the arrival time that was written and under which tag.
     #[inline]
-    pub(crate) fn decide(self, at: usize, tally: &mut Tally, marks: &mut [(u64, u16)]) -> Step {
+    pub(crate) fn decide(self, at: usize, tally: &mut Tally) -> Step {
         let policy = &self.plan.policies[at];
         let charge = self.charges.of(at);
         let tag = policy.tag(charge.key, self.tier);
@@ -81,7 +82,7 @@ impl Request<'_> {
         }
 
         let step = if at + 1 < self.plan.policies.len() {
-            self.ask_next(at + 1, tally, marks)
+            self.ask_next(at + 1, tally)
         } else {
             self.conclude(tally)
         };
@@ -91,8 +92,9 @@ impl Request<'_> {
                 mark: Mark::new(tag, self.plan.turn()),
             };
             set.put(entry, self.now);
-            if let Some(mark) = marks.get_mut(at) {
-                *mark = (entry.tat, tag);
+            if let Some(permit) = self.permit.filter(|_| charge.estimate) {
+                let account = Part::account_of(policy.id, charge.key);
+                self.engine.permits.reserve(account, permit, entry.tat);
             }
         }
         step
@@ -100,8 +102,8 @@ impl Request<'_> {
 
     // Apart, so that the first policy, which often is the only one, is decided in place.
     #[inline(never)]
-    fn ask_next(self, at: usize, tally: &mut Tally, marks: &mut [(u64, u16)]) -> Step {
-        self.decide(at, tally, marks)
+    fn ask_next(self, at: usize, tally: &mut Tally) -> Step {
+        self.decide(at, tally)
     }
 
     #[inline]
@@ -138,8 +140,9 @@ mod tests {
                 charges: Charges::All(Charge::new(Key::shared(), 1)),
                 now: 7,
                 mode,
+                permit: None,
             };
-            request.decide(0, &mut Tally::default(), &mut [])
+            request.decide(0, &mut Tally::default())
         };
         let entries = || [0, 1].map(|slot| engine.table(slot).lock(Key::shared(), 7, 7).get());
 

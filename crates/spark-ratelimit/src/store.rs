@@ -119,7 +119,7 @@ impl Table {
                 let room = home.room();
                 let spilled = set.spilled_until() > now;
                 if (spilled || room.tat > now && self.looks_further(room, tat)) && !self.is_one() {
-                    return found.lock_both(home, room, now);
+                    return found.lock_both(home, room);
                 }
                 Place::Nowhere { room }
             }
@@ -175,8 +175,10 @@ impl Table {
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
+        self.evicted.0.store(0, Ordering::Relaxed);
         for set in &self.sets {
-            *hold(&set.slots) = Slots::default();
+            let mut slots = hold(&set.slots);
+            *slots = Slots::default();
             set.spilled_until.store(0, Ordering::Relaxed);
         }
     }
@@ -220,7 +222,7 @@ pub(crate) struct Found<'a> {
 impl<'a> Found<'a> {
     /// Locks the second set too. Sets are waited for in ascending order only.
     #[inline(never)]
-    fn lock_both(self, mut home: MutexGuard<'a, Slots>, mut room: Room, now: u64) -> Locked<'a> {
+    fn lock_both(self, mut home: MutexGuard<'a, Slots>, mut room: Room) -> Locked<'a> {
         let Self {
             table,
             set,
@@ -248,13 +250,11 @@ impl<'a> Found<'a> {
             room = home.room();
             second
         };
-        let place = match at_home {
-            Some(way) => Place::Home(way),
-            None if set.spilled_until() > now => match second.find(print) {
-                Some(way) => Place::Second { way, room },
-                None => Place::Nowhere { room },
-            },
-            None => Place::Nowhere { room },
+        // Also where it owes nothing any more: or it would be there twice when it spills again.
+        let place = match (at_home, second.find(print)) {
+            (Some(way), _) => Place::Home(way),
+            (None, Some(way)) => Place::Second { way, room },
+            (None, None) => Place::Nowhere { room },
         };
         Locked {
             found: self,
