@@ -74,8 +74,8 @@ fn nor_with_a_key_and_a_cost_for_each_policy_nor_with_quotas_of_single_keys_and_
     assert_eq!(counted.count_total, 0);
 }
 
-/// Ten times as many callers as there is room for, by several policies, by permits and through a
-/// reload: the memory is that of the start, and who was exhausted still is.
+/// Ten times as many callers as there is room for, by several policies and by permits: the
+/// memory is that of the start, and who was exhausted still is.
 #[test]
 fn r1_a_flood_takes_no_memory_and_frees_nobody() {
     const SLOTS: usize = 4_096;
@@ -111,11 +111,6 @@ fn r1_a_flood_takes_no_memory_and_frees_nobody() {
             permit.settle(1);
         }
     });
-    assert_eq!(
-        permits.bytes_current,
-        permits.bytes_current.min(64 * 1_024),
-        "what is under way"
-    );
     assert!(permits.bytes_max < 64 * 1_024, "{permits:?}");
     for key in &abusers {
         assert!(!limiter.check(key, None, 1).allowed());
