@@ -114,7 +114,7 @@ fn r12_a_policy_that_went_and_came_again_begins_anew() {
     let other = Policy::new("other", quota(5, MINUTE, 5)).unwrap();
     let limiter = limiter(&TestClock::new(), [basic(), other.clone()]);
     assert!(limiter.check(&acme(), None, 5).allowed());
-    limiter.reconfigure(vec![other.clone()]).unwrap();
+    limiter.reconfigure(vec![other]).unwrap();
     assert_eq!(remaining(&limiter, acme(), None), 0);
     limiter.reconfigure(vec![basic()]).unwrap();
     assert_eq!(remaining(&limiter, acme(), None), 20);
