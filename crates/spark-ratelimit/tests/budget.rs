@@ -320,6 +320,28 @@ async fn r10_who_keeps_the_context_keeps_the_reservation() {
     }
 }
 
+/// What is known is settled at the end, whoever still holds the context: as a log does.
+#[tokio::test]
+async fn r10_a_usage_that_is_known_does_not_wait_for_who_keeps_the_context() {
+    let (tokens, layer) = layer(&TestClock::new());
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let service = layer.layer(handler(move |context| {
+        reserve(context, 4_000);
+        report(context, 60);
+        *keep.lock().unwrap() = Some(context.clone());
+        body()
+    }));
+    let response = service.oneshot(from(tenant("acme"))).await.unwrap();
+    assert_eq!(left(&tokens), BUDGET - 4_000);
+    response.into_body().collect().await.unwrap();
+    assert_eq!(left(&tokens), BUDGET - 60);
+    let context = kept.lock().unwrap().take().unwrap();
+    context.budget().unwrap().settle(9_000);
+    drop(context);
+    assert_eq!(left(&tokens), BUDGET - 60, "once");
+}
+
 #[tokio::test]
 async fn r10_a_handler_that_reserves_nothing_is_charged_nothing() {
     let (tokens, layer) = layer(&TestClock::new());

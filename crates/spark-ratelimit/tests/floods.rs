@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{MINUTE, SECOND, limiter, quota};
+use proptest::prelude::*;
 use spark_core::testing::TestClock;
 use spark_ratelimit::{Key, Limiter, Policy, Quota};
 
@@ -156,4 +157,34 @@ fn reloading_while_two_threads_hammer_neither_deadlocks_nor_forgives() {
     let admitted = admitted.into_inner();
     assert!(admitted <= BURST, "{admitted}");
     assert!(admitted > BURST / 2, "{admitted}");
+}
+
+proptest! {
+    /// R6: in two sets of eight slots, with no more keys than slots, every key is decided as if it
+    /// were alone, however they are pushed about between the sets.
+    #[test]
+    fn r6_in_a_crowded_table_every_key_is_as_if_alone(
+        asks in prop::collection::vec((0u64..16, 0u64..400, 0u64..6), 1..400),
+    ) {
+        let clock = TestClock::new();
+        let limiter = Limiter::builder()
+            .clock(clock.clock())
+            .policy(policy("p", quota(10, SECOND, 5)))
+            .capacity(16)
+            .build()
+            .unwrap();
+        // Until when each key owes something, in milliseconds.
+        let (mut now, mut owes) = (0, [0; 16]);
+        for (key, pause, cost) in asks {
+            clock.advance(Duration::from_millis(pause / 4));
+            now += pause / 4;
+            let debt = owes[key as usize].max(now) + cost * 100 - now;
+            let allowed = limiter.check(&Key::of(&key), None, cost).allowed();
+            prop_assert_eq!(allowed, debt <= 500);
+            if allowed {
+                owes[key as usize] = now + debt;
+            }
+        }
+        prop_assert_eq!(limiter.stats()[0].evicted_live, 0);
+    }
 }

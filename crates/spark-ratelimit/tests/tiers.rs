@@ -90,6 +90,27 @@ fn r12_reloads_that_add_and_remove_quotas_keep_the_share() {
     shares(10, 15);
 }
 
+/// A debt that a reload brings over is still that of a tier, or of a key, and paid at its speed.
+#[test]
+fn r12_after_a_reload_a_debt_is_paid_at_its_own_speed() {
+    let clock = TestClock::new();
+    let limiter = limiter(&clock, [everything()]);
+    let other = Key::of("other");
+    // Refilled in 10 seconds by tier, in 20 by key; everybody's in 20, and after the reload in 40.
+    assert!(limiter.check(&other, Some("pro"), 100).allowed());
+    assert!(limiter.check(&acme(), None, 400).allowed());
+    let moved = Policy::new("p", quota(60, MINUTE, 40))
+        .unwrap()
+        .tier("a-new-one", quota(1, MINUTE, 1))
+        .tier("pro", quota(600, MINUTE, 100))
+        .key(Key::of("somebody"), quota(1, MINUTE, 1))
+        .key(acme(), quota(1_200, MINUTE, 400));
+    limiter.reconfigure(vec![moved]).unwrap();
+    clock.advance(SECOND * 5);
+    assert_eq!(remaining(&limiter, other, Some("pro")), 50);
+    assert_eq!(remaining(&limiter, acme(), None), 100);
+}
+
 #[test]
 fn r12_the_exhausted_stay_exhausted_through_every_reload() {
     let limiter = limiter(&TestClock::new(), [basic()]);
