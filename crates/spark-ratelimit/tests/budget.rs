@@ -231,7 +231,7 @@ async fn r10_settled_twice_is_settled_once() {
 #[tokio::test]
 async fn r10_a_refused_reservation_takes_nothing_and_the_others_stand() {
     let (tokens, layer) = layer(&TestClock::new());
-    let service = layer.layer(handler(|context| {
+    let service = layer.clone().layer(handler(|context| {
         reserve(context, 6_000);
         let budget = context.budget().unwrap();
         assert_eq!(budget.reserve(6_000).unwrap_err().code(), "rate_limited");
@@ -241,6 +241,8 @@ async fn r10_a_refused_reservation_takes_nothing_and_the_others_stand() {
     }));
     service.oneshot(from(tenant("acme"))).await.unwrap();
     assert_eq!(left(&tokens), BUDGET - 50);
+    let requests = remaining(layer.limiter(), acme(), None);
+    assert_eq!(requests, 999_999, "one request, whatever its reservations");
 }
 
 /// The inner service reserves, and then: hangs until the request is cancelled, or fails.
