@@ -17,6 +17,7 @@ enum Event {
     Pass(u128),
     Charge { units: u64, permit: Option<usize> },
     Force(u64),
+    Reset,
 }
 
 /// A bucket in exact arithmetic: what it lacks, in nanoseconds of refill.
@@ -47,6 +48,7 @@ impl Bucket {
                     bucket.take(units);
                     bucket.lacks = bucket.lacks.min(2 * bucket.size);
                 }
+                Event::Reset => bucket.lacks = 0,
             }
         }
         bucket
@@ -69,9 +71,11 @@ enum Op {
     Observe(usize, u64),
     Drop(usize),
     Penalize(u64),
+    /// Forgives the key everything, while nothing is out.
+    Reset,
 }
 
-fn op(penalties: u32) -> impl Strategy<Value = Op> {
+fn op(penalties: u32, pardons: u32) -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => prop_oneof![Just(0), 0u64..150, 0u64..3_000].prop_map(Op::Pass),
         4 => (0u64..12).prop_map(Op::Check),
@@ -81,11 +85,12 @@ fn op(penalties: u32) -> impl Strategy<Value = Op> {
         1 => (0usize..6, 0u64..10).prop_map(|(permit, share)| Op::Observe(permit, share)),
         2 => (0usize..6).prop_map(Op::Drop),
         penalties => (0u64..4).prop_map(Op::Penalize),
+        pardons => Just(Op::Reset),
     ]
 }
 
-fn ops(penalties: u32) -> impl Strategy<Value = Vec<Op>> {
-    prop::collection::vec(op(penalties), 1..60)
+fn ops(penalties: u32, pardons: u32) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(penalties, pardons), 1..60)
 }
 
 fn a_quota() -> impl Strategy<Value = Quota> {
@@ -189,6 +194,11 @@ impl Race {
                 self.limiter.penalize(&key, None, units);
                 self.events.push(Event::Force(units));
             }
+            Op::Reset if self.open.is_empty() => {
+                self.limiter.reset(&key);
+                self.events.push(Event::Reset);
+            }
+            Op::Reset => {}
         }
     }
 
@@ -259,6 +269,7 @@ impl Race {
                             prop_assert!(sum <= size + passed, "{sum} > {size} + {passed}");
                         }
                         Event::Force(_) => {}
+                        Event::Reset => break,
                     }
                 }
             }
@@ -281,18 +292,18 @@ proptest! {
 
     /// R6, R10, R11: charges, reservations, settlements, time; one policy.
     #[test]
-    fn r6_permits_never_make_a_bucket_fuller_than_had_they_never_been(quota in a_quota(), ops in ops(0)) {
+    fn r6_permits_never_make_a_bucket_fuller_than_had_they_never_been(quota in a_quota(), ops in ops(0, 0)) {
         race(vec![quota], ops)?;
     }
 
     /// The same by three policies at once, which refill at different speeds.
     #[test]
-    fn r6_permits_of_several_policies(quotas in prop::collection::vec(a_quota(), 2..=3), ops in ops(0)) {
+    fn r6_permits_of_several_policies(quotas in prop::collection::vec(a_quota(), 2..=3), ops in ops(0, 0)) {
         race(quotas, ops)?;
     }
 
     #[test]
-    fn r6_permits_among_penalties(quota in a_quota(), ops in ops(2)) {
+    fn r6_permits_among_penalties_and_pardons(quota in a_quota(), ops in ops(2, 1)) {
         race(vec![quota], ops)?;
     }
 }
