@@ -100,21 +100,24 @@ async fn a_place_is_given_back_when_there_is_no_response() {
     let (limiter, streams, layer) = limits(1);
     let probe = Probe::new();
     let service = layer.layer(probe.clone());
-    let request = async || {
+    // A probe is ready as soon as it is asked.
+    let request = || {
         let mut service = service.clone();
-        let ready = ServiceExt::<Request<()>>::ready(&mut service).await;
-        ready.unwrap().call(from(tenant("acme")))
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let ready = Service::<Request<()>>::poll_ready(&mut service, &mut cx);
+        assert!(ready.is_ready());
+        service.call(from(tenant("acme")))
     };
     probe.behave(Behaviour::Fail);
-    let failing = request().await;
+    let failing = request();
     assert_eq!(streams.keys(), 1);
     failing.await.unwrap_err();
     assert_eq!(streams.keys(), 0);
     // Never polled; cancelled half-way; a panic.
-    drop(request().await);
+    drop(request());
     assert_eq!(streams.keys(), 0);
     probe.behave(Behaviour::Hang);
-    let mut hangs = Box::pin(request().await);
+    let mut hangs = Box::pin(request());
     let waker = std::task::Waker::noop();
     let mut cx = Context::from_waker(waker);
     assert!(hangs.as_mut().poll(&mut cx).is_pending());
@@ -122,7 +125,7 @@ async fn a_place_is_given_back_when_there_is_no_response() {
     drop(hangs);
     assert_eq!(streams.keys(), 0);
     probe.behave(Behaviour::Panic);
-    let panics = request().await;
+    let panics = request();
     assert!(tokio::spawn(panics).await.unwrap_err().is_panic());
     assert_eq!(streams.keys(), 0);
     assert_eq!(

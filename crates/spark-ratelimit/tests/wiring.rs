@@ -10,7 +10,7 @@ use common::{MINUTE, acme, field, from, hello, ip, limiter, policy, remaining, t
 use http::{Method, Request};
 use spark_core::testing::TestClock;
 use spark_core::{Context, Principal};
-use spark_ratelimit::{Key, KeyBy, RateLimitLayer};
+use spark_ratelimit::{Key, RateLimitLayer};
 use tower::{Layer, ServiceExt};
 
 /// What CORS asks beforehand, what health checks ask: not counted. What only looks like it: counted.
@@ -139,6 +139,8 @@ async fn r19_who_is_known_only_further_in_is_charged_there() {
 #[cfg(feature = "axum")]
 #[tokio::test]
 async fn r20_no_spelling_is_a_fresh_bucket_over_http() {
+    use spark_ratelimit::KeyBy;
+
     let limiter = limiter(&TestClock::new(), [policy("route", 4, MINUTE * 60)]);
     let layer = RateLimitLayer::new(limiter).key(KeyBy::principal().and(KeyBy::route()));
     let app = Router::new()
