@@ -1,55 +1,20 @@
-//! The layer in the places where it stands: tower, axum, bare hyper.
+//! What the layer does with requests, and what it tells.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
+mod common;
+
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::get;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
-use spark_core::testing::{TestBody, TestClock, contract};
-use spark_core::{ClientIp, Context, Instant, Name, PeerAddr, Principal, Refusal, Shape, User};
+use common::{MINUTE, SECOND, from, from_ip, hello};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use spark_core::testing::TestClock;
+use spark_core::{ClientIp, Context, Instant, Name, Principal, Refusal, Shape, User};
 use spark_ratelimit::{Headers, Key, KeyBy, Limiter, Policy, Quota, RateLimitLayer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+use tower::{Layer, ServiceBuilder, ServiceExt};
 
 fn limiter(clock: &TestClock, name: &str, n: u64, per: Duration) -> Limiter {
-    Limiter::builder()
-        .clock(clock.clock())
-        .policy(Policy::new(name, Quota::new(n, per).unwrap()).unwrap())
-        .capacity(256)
-        .build()
-        .unwrap()
-}
-
-fn hello()
--> impl Service<Request<()>, Response = Response<String>, Error = Infallible, Future: Send> + Clone
-{
-    service_fn(|_: Request<()>| async { Ok(Response::new("hello".to_owned())) })
-}
-
-fn from_ip(ip: &str) -> Request<()> {
-    let mut request = Request::new(());
-    let ip = ClientIp::new(ip.parse().unwrap());
-    request
-        .extensions_mut()
-        .insert(Context::new(Instant::default()).with_client_ip(ip));
-    request
-}
-
-fn from(principal: Principal) -> Request<()> {
-    let mut request = from_ip("192.0.2.1");
-    Context::of_mut(request.extensions_mut())
-        .unwrap()
-        .set_principal(principal);
-    request
+    common::limiter(clock, [common::policy(name, n, per)])
 }
 
 fn tenant(key: &str, tenant: &str) -> Principal {
@@ -58,18 +23,6 @@ fn tenant(key: &str, tenant: &str) -> Principal {
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap())
-}
-
-#[tokio::test]
-async fn the_contract_of_tower() {
-    let clock = TestClock::new();
-    for key in [KeyBy::principal(), KeyBy::client_ip()] {
-        let limiter = limiter(&clock, "p", 1_000_000, MINUTE);
-        contract::check(RateLimitLayer::new(limiter).key(key), || {
-            Request::new(TestBody::frames(["hello"]))
-        })
-        .await;
-    }
 }
 
 #[tokio::test]
@@ -433,83 +386,4 @@ async fn a_reload_is_seen_by_the_next_request() {
         header(response.headers(), "ratelimit-policy"),
         Some(r#""p";q=6000;w=60"#)
     );
-}
-
-#[tokio::test]
-async fn under_axum_with_connect_info() {
-    let clock = TestClock::new();
-    let layer = RateLimitLayer::new(limiter(&clock, "ip", 2, MINUTE)).key(KeyBy::client_ip());
-    let app = Router::new()
-        .route("/", get(|| async { "hello" }))
-        .route("/post", axum::routing::post(|body: String| async { body }))
-        .layer(layer);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    let server = tokio::spawn(async move { axum::serve(listener, service).await });
-
-    assert!(
-        ask(address, "GET / HTTP/1.1")
-            .await
-            .starts_with("HTTP/1.1 200")
-    );
-    assert!(
-        ask(address, "GET /missing HTTP/1.1")
-            .await
-            .starts_with("HTTP/1.1 404")
-    );
-    let refused = ask(address, "POST /post HTTP/1.1").await;
-    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
-    assert!(refused.contains("retry-after: 30"));
-    server.abort();
-}
-
-#[tokio::test]
-async fn under_bare_hyper() {
-    let clock = TestClock::new();
-    let layer = RateLimitLayer::new(limiter(&clock, "ip", 2, MINUTE)).key(KeyBy::client_ip());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(async move {
-        loop {
-            let (stream, peer) = listener.accept().await.unwrap();
-            let service = layer.layer(service_fn(|_: Request<hyper::body::Incoming>| async {
-                Ok::<_, Infallible>(Response::new(Full::new(bytes("hello"))))
-            }));
-            let service = tower::util::MapRequest::new(service, move |mut request: Request<_>| {
-                request.extensions_mut().insert(PeerAddr(peer));
-                request
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-            tokio::spawn(connection);
-        }
-    });
-
-    for left in [1, 0] {
-        let response = ask(address, "GET / HTTP/1.1").await;
-        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
-        assert!(response.contains(&format!("ratelimit: \"ip\";r={left};t=30")));
-        assert!(response.ends_with("hello"));
-    }
-    let refused = ask(address, "GET / HTTP/1.1").await;
-    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
-    assert!(refused.contains("\"violated-policies\":[\"ip\"]"));
-    server.abort();
-}
-
-fn bytes(text: &'static str) -> axum::body::Bytes {
-    text.into()
-}
-
-async fn ask(address: SocketAddr, line: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("{line}\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    tokio::time::timeout(SECOND * 5, stream.read_to_string(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
-    answer
 }
