@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn a_mark_is_new_once_while_there_is_room() {
         let mut context = Context::new(Instant::default());
-        for mark in [0, 1, u64::MAX, 7] {
+        for mark in [0, 1, u64::MAX, 7, 20, 21, 22, 23] {
             assert!(context.first_time(mark), "{mark}");
             assert!(!context.first_time(mark), "{mark}");
         }

@@ -311,16 +311,22 @@ impl<'a> Decision<'a> {
 
     /// The same by name.
     #[inline]
-    pub(crate) fn report<T>(&self, tell: impl Fn(Report<'_>) -> T) -> T {
+    pub(crate) fn report<T>(&self, mut tell: impl FnMut(Report<'_>) -> T) -> T {
         let (attempt, key) = (&self.attempt, self.key);
         self.engine
             .with_plan_of(attempt.epoch, |plan| tell(Report { attempt, key, plan }))
     }
 
+    /// Calls `tell` with the name of each policy that refuses.
+    pub(crate) fn each_violated(&self, mut tell: impl FnMut(&str)) {
+        let bits = self.attempt.tally.violated;
+        self.report(|it| it.named(bits).for_each(|name| tell(name.as_str())));
+    }
+
     fn named(&self, bits: u32) -> impl Iterator<Item = Name> + use<> {
         let names = match bits {
             0 => Vec::new(),
-            _ => self.report(|it| it.named(bits)),
+            _ => self.report(|it| it.named(bits).cloned().collect()),
         };
         names.into_iter()
     }
@@ -343,7 +349,8 @@ impl<'a> Decision<'a> {
     }
 
     /// The `RateLimit-Policy` field of the same draft: the quotas of the caller's tier. Made when
-    /// the limiter was configured, but for a key with a quota of its own. `None` where all policies
+    /// the limiter was configured, but for a key with a quota of its own (of several keys, the first
+    /// policy's). `None` where all policies
     /// are shadows.
     ///
     /// # Example
@@ -396,16 +403,13 @@ impl Report<'_> {
         self.plan.field(self.key, self.attempt.tier)
     }
 
-    fn named(&self, bits: u32) -> Vec<Name> {
-        if self.plan.epoch != self.attempt.epoch {
-            // Two reconfigurations passed since: better none than others.
-            return Vec::new();
-        }
+    fn named(&self, bits: u32) -> impl Iterator<Item = &Name> {
+        // Where two reconfigurations passed since: better none than others.
+        let known = self.plan.epoch == self.attempt.epoch;
         let policies = self.plan.policies.iter().enumerate();
         policies
-            .filter(|(at, _)| bits >> at & 1 == 1)
-            .map(|(_, policy)| policy.name.clone())
-            .collect()
+            .filter(move |(at, _)| known && bits >> at & 1 == 1)
+            .map(|(_, policy)| &policy.name)
     }
 
     /// The policy to report, and how the key stands with it.

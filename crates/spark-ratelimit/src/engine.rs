@@ -100,8 +100,11 @@ impl Engine {
     /// Calls `tell`, which must not call back into a limiter, with the plan of that epoch; with the
     /// one in force where it is long gone.
     #[inline]
-    pub(crate) fn with_plan_of<T>(&self, epoch: u64, tell: impl Fn(&Plan) -> T) -> T {
-        with_plan(self, epoch, &tell).unwrap_or_else(|| tell(&self.plan_of(epoch)))
+    pub(crate) fn with_plan_of<T>(&self, epoch: u64, mut tell: impl FnMut(&Plan) -> T) -> T {
+        match with_plan(self, epoch, &mut tell) {
+            Some(told) => told,
+            None => tell(&self.plan_of(epoch)),
+        }
     }
 
     #[cold]
@@ -234,6 +237,9 @@ impl Engine {
         if let Some(missing) = actual.checked_sub(part.reserved).filter(|it| *it > 0) {
             let debt = rule.force(plan.debt(at, entry, tag, now), missing);
             let tat = now.saturating_add(debt);
+            if debt == rule.ceiling() || entry.is_none_or(|it| it.tat <= now || it.mark != mark) {
+                self.permits.forgive(part.account());
+            }
             set.put(Entry { tat, mark }, now);
             return true;
         }

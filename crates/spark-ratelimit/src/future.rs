@@ -77,11 +77,13 @@ where
                 fields,
                 held,
             } => {
-                let mut response = ready!(inner.poll(cx))?;
+                let answered = ready!(inner.poll(cx));
+                // Also where it failed: then nobody holds on to it any more.
+                let held = std::mem::take(held);
+                let mut response = answered?;
                 if let Some(fields) = fields.take() {
                     fields.write(&mut response);
                 }
-                let held = std::mem::take(held);
                 Poll::Ready(Ok(
                     response.map(|body| ResponseBody::inner(HeldBody::new(body, held)))
                 ))

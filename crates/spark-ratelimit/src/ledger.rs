@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::Ordering;
 
-use crate::sync::{Mutex, MutexGuard, hold};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, hold};
 
 #[cfg(not(spark_loom))]
 const SHARDS: usize = 64;
@@ -15,6 +16,8 @@ const SHARDS: usize = 1;
 
 pub(crate) struct Ledger {
     shards: Box<[Mutex<Accounts>]>,
+    /// How many reservations there are.
+    reserved: AtomicU64,
 }
 
 type Accounts = HashMap<u64, Account, BuildHasherDefault<AsItIs>>;
@@ -37,6 +40,7 @@ impl Ledger {
     pub(crate) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            reserved: AtomicU64::new(0),
         }
     }
 
@@ -71,6 +75,7 @@ impl Ledger {
         let mut accounts = self.shard(key);
         let account = accounts.entry(key).or_default();
         account.reservations.push(Reservation { id, end });
+        self.reserved.fetch_add(1, Ordering::Relaxed);
     }
 
     /// When that reservation will be paid; 0 where it is not known.
@@ -100,15 +105,23 @@ impl Ledger {
     pub(crate) fn release(&self, key: u64, id: u64) {
         let mut accounts = self.shard(key);
         if let Some(account) = accounts.get_mut(&key) {
+            let before = account.reservations.len();
             account.reservations.retain(|it| it.id != id);
+            let gone = before - account.reservations.len();
+            self.reserved.fetch_sub(gone as u64, Ordering::Relaxed);
             if account.is_idle() {
                 accounts.remove(&key);
             }
         }
     }
 
-    /// All debts of the key are forgiven: nothing of them can be given back.
+    /// The debt that these were parts of is not there any more, forgiven or forgotten or measured
+    /// otherwise: nothing of them can be given back. With the key's set locked.
     pub(crate) fn forgive(&self, key: u64) {
+        // Whoever reserves for this key has had the same lock, and is seen.
+        if self.reserved.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         if let Some(account) = self.shard(key).get_mut(&key) {
             for reservation in &mut account.reservations {
                 reservation.end = 0;

@@ -160,9 +160,7 @@ mod on {
 
         #[cold]
         fn violated(&self, decision: &Decision<'_>) {
-            for policy in decision.violated() {
-                self.named(VIOLATIONS_TOTAL, policy.as_str());
-            }
+            decision.each_violated(|policy| self.named(VIOLATIONS_TOTAL, policy));
         }
 
         /// Counts for a policy. There are few, and a refusal is to be cheap.

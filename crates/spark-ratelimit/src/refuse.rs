@@ -21,10 +21,8 @@ pub(crate) fn quota_exceeded(
     decision: &Decision<'_>,
     key: Option<Key>,
 ) -> Problem {
-    let violated: Vec<serde_json::Value> = decision
-        .violated()
-        .map(|name| name.as_str().into())
-        .collect();
+    let mut violated: Vec<serde_json::Value> = Vec::new();
+    decision.each_violated(|name| violated.push(name.into()));
     tracing::debug!(scope = config.scope, policies = ?violated, "rate limited");
     let mut problem = too_many("rate_limited");
     problem = match decision.retry_after() {

@@ -91,13 +91,40 @@ impl Request<'_> {
                 tat: self.now.saturating_add(after),
                 mark: Mark::new(tag, self.plan.turn()),
             };
+            let anew = before == 0 || set.get().is_none_or(|it| it.mark != entry.mark);
             set.put(entry, self.now);
-            if let Some(permit) = self.permit.filter(|_| charge.estimate) {
-                let account = Part::account_of(policy.id, charge.key);
-                self.engine.permits.reserve(account, permit, entry.tat);
+            self.note_debt(
+                policy.id,
+                charge,
+                entry.tat,
+                anew || after == rule.ceiling(),
+            );
+        } else if step == Step::Leave && tally.violated != 0 {
+            // A clock that stepped back: what is owed beyond the ceiling would be owed for ever.
+            if let Some(entry) = set
+                .get()
+                .filter(|it| it.tat - self.now.min(it.tat) > rule.ceiling())
+            {
+                let tat = self.now.saturating_add(before);
+                if entry.mark == Mark::new(tag, self.plan.turn()) {
+                    set.put(Entry { tat, ..entry }, self.now);
+                }
             }
         }
         step
+    }
+
+    /// Notes an estimate for its permit; and where a debt begins anew or was cut off, that nothing of
+    /// what was there before can be given back.
+    #[inline]
+    fn note_debt(self, policy: u64, charge: Charge, tat: u64, anew: bool) {
+        let account = Part::account_of(policy, charge.key);
+        if anew {
+            self.engine.permits.forgive(account);
+        }
+        if let Some(permit) = self.permit.filter(|_| charge.estimate) {
+            self.engine.permits.reserve(account, permit, tat);
+        }
     }
 
     // Apart, so that the first policy, which often is the only one, is decided in place.

@@ -201,11 +201,11 @@ fn what_only_some_layers_do_costs_what_it_costs() {
     let site = KeyBy::client_ip().v6_prefix(48);
     for (layer, most, what) in [
         (roomy().concurrency(streams), 6, "concurrency"),
-        (roomy().budget(tokens.clone()), 2, "a budget"),
+        (roomy().budget(tokens.clone()), 6, "a budget"),
         (roomy().key_for("more", site), 2, "a key for a policy"),
         (roomy().x_ratelimit(), 5, "x_ratelimit"),
         (roomy().openai_headers(), 5, "openai_headers"),
-        (roomy().openai_headers().budget(tokens), 9, "with tokens"),
+        (roomy().openai_headers().budget(tokens), 12, "with tokens"),
     ] {
         let (status, count) = adds(&layer);
         assert_eq!(status, 200);

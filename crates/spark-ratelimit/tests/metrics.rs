@@ -231,6 +231,9 @@ fn r14_shadows_near_limits_concurrency_budgets_and_the_unknown() {
         ("table_occupied_slots{scope=default,policy=now}", 1.0),
         ("table_occupied_slots{scope=default,policy=tomorrow}", 1.0),
         ("table_evicted_live_total{scope=default,policy=now}", 0.0),
+        ("table_slots{scope=default,policy=tokens}", 256.0),
+        ("table_occupied_slots{scope=default,policy=tokens}", 0.0),
+        ("table_evicted_live_total{scope=default,policy=tokens}", 0.0),
         (
             "table_evicted_live_total{scope=default,policy=tomorrow}",
             0.0,
