@@ -471,6 +471,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
 
     fn entry(tat: u64) -> Entry {
         Entry { tat, ..Entry::NONE }
@@ -632,6 +634,90 @@ mod tests {
                 Some((1_000, 3)),
                 "{n}"
             );
+        }
+    }
+
+    #[test]
+    fn a_key_that_spills_again_is_not_taken_for_what_it_was() {
+        let table = Table::new(16);
+        for n in 0..8 {
+            put(&table, key(2, 1, n), 1_000, 0);
+        }
+        put(&table, key(2, 1, 8), 100, 0);
+        put(&table, key(2, 1, 8), 500, 200);
+        assert_eq!(table.evicted(), 0);
+        assert_eq!(tat(&table, key(2, 1, 8), 200), Some(500));
+    }
+
+    #[test]
+    fn a_set_remembers_the_longest_of_its_spilled_debts() {
+        let table = Table::new(16);
+        for n in 0..8 {
+            put(&table, key(2, 1, n), 50, 0);
+        }
+        put(&table, key(2, 1, 8), 300, 0);
+        put(&table, key(2, 1, 9), 100, 0);
+        assert_eq!(tat(&table, key(2, 1, 8), 200), Some(300));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Charge { key: usize, more: u64, late: u64 },
+        Clear { key: usize },
+        Double,
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<(u64, Op)>> {
+        let op = prop_oneof![
+            30 => (0usize..48, 1u64..40, 0u64..3)
+                .prop_map(|(key, more, late)| Op::Charge { key, more, late }),
+            1 => (0usize..48).prop_map(|key| Op::Clear { key }),
+            1 => Just(Op::Double),
+        ];
+        prop::collection::vec((0u64..4, op), 1..200)
+    }
+
+    proptest! {
+        /// Until something has to be forgotten, the table knows what a map knows, each key once.
+        #[test]
+        fn what_a_map_holds(sets in 1usize..8, keys in prop::collection::vec(0u64..1 << 31, 48), ops in ops()) {
+            let table = Table::new(sets * WAYS);
+            let mut map = HashMap::new();
+            let mut now = 0;
+            for (pause, op) in ops {
+                now += pause;
+                let key_of = |at: usize| Key::from_bits(keys[at] << 33 | (at as u64 + 1));
+                match op {
+                    Op::Charge { key, more, late } => {
+                        // By a thread that has read the clock a little earlier.
+                        let late = now.saturating_sub(late);
+                        let mut set = table.lock(key_of(key), late, late + more);
+                        let before = set.get().map_or(0, |it| it.tat.saturating_sub(late));
+                        let tat = late + before.min(60) + more;
+                        set.put(entry(tat), late);
+                        map.insert(key, tat);
+                    }
+                    Op::Clear { key } => {
+                        table.lock(key_of(key), now, now).clear();
+                        map.remove(&key);
+                    }
+                    Op::Double => {
+                        let doubled = |tat: u64| now + (tat - now) * 2;
+                        table.rewrite(now, now + 400, |it| Some(Entry { tat: doubled(it.tat), ..it }));
+                        for tat in map.values_mut().filter(|tat| **tat > now) {
+                            *tat = doubled(*tat);
+                        }
+                    }
+                }
+                if table.evicted() > 0 {
+                    return Ok(());
+                }
+                for (key, known) in map.iter().filter(|(_, tat)| **tat > now) {
+                    prop_assert_eq!(tat(&table, key_of(*key), now), Some(*known));
+                }
+                let live = map.values().filter(|tat| **tat > now).count();
+                prop_assert_eq!(table.occupied(now), live, "each once");
+            }
         }
     }
 }
