@@ -41,17 +41,13 @@ impl Held {
         Self { in_flight, budget }
     }
 
-    fn let_go(&mut self) {
+    /// The request is not under way any more. Its budget stays: a usage may still be recorded when
+    /// the body is dropped.
+    pub(crate) fn ended(&mut self) {
         self.in_flight = None;
-        if let Some(budget) = self.budget.take() {
+        if let Some(budget) = &self.budget {
             budget.response_ended();
         }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.let_go();
     }
 }
 
@@ -77,7 +73,7 @@ impl<B: Body<Data = Bytes>> Body for HeldBody<B> {
             Poll::Ready(None | Some(Err(_))) => true,
         };
         if ended {
-            this.held.let_go();
+            this.held.ended();
         }
         polled
     }

@@ -263,11 +263,22 @@ impl Engine {
 
     /// Forgives a key everything.
     pub(crate) fn reset(&self, key: Key) {
-        let now = self.now();
-        for policy in &self.plan().policies {
-            let mut set = self.table(policy.slot).lock(key, now, now);
-            set.clear();
-            self.permits.forgive(Part::account_of(policy.id, key));
+        while !self.try_reset(key) {
+            yield_now();
         }
+    }
+
+    fn try_reset(&self, key: Key) -> bool {
+        let plan = self.plan();
+        let now = self.now();
+        plan.policies.iter().all(|policy| {
+            let mut set = self.table(policy.slot).lock(key, now, now);
+            let in_force = self.is_in_force(&plan);
+            if in_force {
+                set.clear();
+                self.permits.forgive(Part::account_of(policy.id, key));
+            }
+            in_force
+        })
     }
 }

@@ -78,9 +78,11 @@ where
                 held,
             } => {
                 let answered = ready!(inner.poll(cx));
-                // Also where it failed: then nobody holds on to it any more.
-                let held = std::mem::take(held);
+                if answered.is_err() {
+                    held.ended();
+                }
                 let mut response = answered?;
+                let held = std::mem::take(held);
                 if let Some(fields) = fields.take() {
                     fields.write(&mut response);
                 }

@@ -18,8 +18,7 @@ use crate::{Charge, Key, Limiter};
 /// permits are held and settled, no window admits more than burst and rate allow. For a caller near
 /// its limit that is the whole difference, as long as the work takes less time than the bucket takes
 /// to refill. After a [reset](Limiter::reset) or a reconfiguration, and while the caller's last charge
-/// is another tier's, nothing is given back. Where the table was too small and forgot the debt, as
-/// much of what was charged since may be given back.
+/// is another tier's, nothing is given back; nor where the table was too small and forgot the debt.
 ///
 /// What was used beyond the reservation is charged in any case, to at most two bursts of debt, as by
 /// [`Limiter::penalize`].

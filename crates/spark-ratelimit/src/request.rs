@@ -1,12 +1,12 @@
 //! One request on its way through the policies: all of them, or none.
 
-use crate::Charge;
 use crate::decision::{Standing, Tally};
 use crate::engine::Engine;
 use crate::gcra::Verdict;
 use crate::permit::Part;
 use crate::plan::Plan;
-use crate::store::{Entry, Mark};
+use crate::store::{Entry, Locked, Mark};
+use crate::{Charge, Key};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -99,19 +99,26 @@ impl Request<'_> {
                 entry.tat,
                 anew || after == rule.ceiling(),
             );
-        } else if step == Step::Leave && tally.violated != 0 {
-            // A clock that stepped back: what is owed beyond the ceiling would be owed for ever.
-            if let Some(entry) = set
-                .get()
-                .filter(|it| it.tat - self.now.min(it.tat) > rule.ceiling())
-            {
-                let tat = self.now.saturating_add(before);
-                if entry.mark == Mark::new(tag, self.plan.turn()) {
-                    set.put(Entry { tat, ..entry }, self.now);
-                }
-            }
+        } else if after == before && step != Step::Stale && self.mode != Mode::Peek {
+            self.cut_off(at, charge.key, &mut set);
         }
         step
+    }
+
+    /// A clock that stepped back leaves debts that lie far ahead. What is owed beyond the ceiling goes,
+    /// or it would be owed until the clock has caught up.
+    #[inline]
+    fn cut_off(self, at: usize, key: Key, set: &mut Locked<'_>) {
+        let Some(entry) = set.get() else { return };
+        let Some((rule, _)) = self.plan.origin(at, entry) else {
+            return;
+        };
+        if entry.tat.saturating_sub(self.now) > rule.ceiling() {
+            let tat = self.now.saturating_add(rule.ceiling());
+            set.put(Entry { tat, ..entry }, self.now);
+            let policy = self.plan.policies[at].id;
+            self.engine.permits.forgive(Part::account_of(policy, key));
+        }
     }
 
     /// Notes an estimate for its permit; and where a debt begins anew or was cut off, that nothing of
@@ -149,7 +156,7 @@ impl Request<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Key, Policy, Quota};
+    use crate::{Policy, Quota};
     use spark_core::Clock;
     use std::time::Duration;
 
