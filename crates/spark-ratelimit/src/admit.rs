@@ -87,7 +87,7 @@ impl Shared {
             };
             self.meter.decided(&decision, &self.config);
             if !decision.allowed() {
-                return refuse(self.refuse(&decision, Some(key)));
+                return refuse(self.refuse(&decision, key));
             }
             let tells = self.config.headers == Headers::Always;
             tells.then(|| Fields::of(&decision, &self.config, &found.subject))
@@ -134,7 +134,7 @@ impl Shared {
 
     /// The refusal of a decision, with a jitter that `key` makes its own.
     #[cold]
-    pub(crate) fn refuse(&self, decision: &Decision<'_>, key: Option<Key>) -> Problem {
+    pub(crate) fn refuse(&self, decision: &Decision<'_>, key: Key) -> Problem {
         refuse::quota_exceeded(&self.config, decision, key)
     }
 

@@ -69,7 +69,7 @@ impl Budget for RequestBudget {
             }
             Err(decision) => {
                 self.shared.meter.not_reserved(&decision);
-                Err(self.shared.refuse(&decision, Some(self.key)))
+                Err(self.shared.refuse(&decision, self.key))
             }
         }
     }

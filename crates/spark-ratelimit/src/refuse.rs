@@ -16,11 +16,7 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 const A_WHILE: Duration = Duration::from_secs(1);
 
 /// 429: a policy refuses.
-pub(crate) fn quota_exceeded(
-    config: &Config,
-    decision: &Decision<'_>,
-    key: Option<Key>,
-) -> Problem {
+pub(crate) fn quota_exceeded(config: &Config, decision: &Decision<'_>, key: Key) -> Problem {
     let mut violated: Vec<serde_json::Value> = Vec::new();
     decision.each_violated(|name| violated.push(name.into()));
     tracing::debug!(scope = config.scope, policies = ?violated, "rate limited");
@@ -62,7 +58,7 @@ pub(crate) fn at_capacity(
     tracing::debug!(scope = config.scope, policy = limit.name(), "at capacity");
     let mut problem = too_many("too_many_at_once")
         .detail("Too many requests are under way at once: wait until one of them has ended.")
-        .retry_after(spread(config, A_WHILE, Some(key)));
+        .retry_after(spread(config, A_WHILE, key));
     if config.headers != Headers::Never {
         let most = u64::from(limit.most(tier));
         let item = PolicyItem::count(limit.policy_name(), most, Unit::ConcurrentRequests);
@@ -94,11 +90,11 @@ fn too_many(code: &'static str) -> Problem {
 }
 
 /// Later by a share of the jitter that is the key's own, and another in each refusal.
-fn spread(config: &Config, wait: Duration, key: Option<Key>) -> Duration {
+fn spread(config: &Config, wait: Duration, key: Key) -> Duration {
     if config.jitter.is_zero() {
         return wait;
     }
     let now = config.limiter.engine().now();
-    let entropy = key.unwrap_or(Key::NONE).and(Key::of(&now)).bits();
+    let entropy = key.and(Key::of(&now)).bits();
     jittered(wait, config.jitter, entropy)
 }
