@@ -132,7 +132,7 @@ impl Engine {
     #[inline]
     pub(crate) fn decide(
         &self,
-        charges: Charges<'_>,
+        charges: &Charges<'_>,
         tier: Option<&str>,
         mode: Mode,
         attempt: &mut Attempt,
@@ -149,24 +149,29 @@ impl Engine {
     #[cold]
     fn decide_anew(
         &self,
-        charges: Charges<'_>,
+        charges: &Charges<'_>,
         tier: Option<&str>,
         mode: Mode,
         attempt: &mut Attempt,
     ) {
-        while !self.attempt(&remember(self), charges, tier, mode, None, attempt) {
+        loop {
+            // A plan that has gone may have left half an answer.
+            attempt.tally = Tally::default();
+            if self.attempt(&remember(self), charges, tier, mode, None, attempt) {
+                return;
+            }
             // A reconfiguration is a few instructions away from done.
             yield_now();
         }
     }
 
-    /// Decides a request by this plan; false when it is not in force any more. The estimates are
+    /// Decides a request by this plan, into an attempt that is fresh; false when it is not in force any more. The estimates are
     /// noted for `permit`.
     #[inline]
     pub(crate) fn attempt(
         &self,
         plan: &Plan,
-        charges: Charges<'_>,
+        charges: &Charges<'_>,
         tier: Option<&str>,
         mode: Mode,
         permit: Option<u64>,
@@ -174,7 +179,6 @@ impl Engine {
     ) -> bool {
         let tier = plan.tag(tier);
         let now = self.now();
-        attempt.tally = Tally::default();
         attempt.now = now;
         attempt.epoch = plan.epoch;
         attempt.tier = tier;
@@ -235,7 +239,7 @@ impl Engine {
         }
         let entry = set.get();
         if let Some(missing) = actual.checked_sub(part.reserved).filter(|it| *it > 0) {
-            let debt = rule.force(plan.debt(at, entry, tag, now), missing);
+            let debt = rule.force(plan.debt(at, rule, tag, entry, now), missing);
             let tat = now.saturating_add(debt);
             if debt == rule.ceiling() || entry.is_none_or(|it| it.tat <= now || it.mark != mark) {
                 self.permits.forgive(part.account());

@@ -11,7 +11,7 @@
 
 use crate::Quota;
 
-/// The two numbers of the algorithm, for one quota.
+/// The two numbers of the algorithm, for one quota, and what follows from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gcra {
     /// `T`: nanoseconds per unit, at least 1.
@@ -20,6 +20,8 @@ pub(crate) struct Gcra {
     tolerance: u64,
     /// The debt at which a fifth of the bucket is left.
     near: u64,
+    /// The most that can be owed.
+    ceiling: u64,
 }
 
 /// What the algorithm says to a request.
@@ -41,6 +43,7 @@ impl Gcra {
             interval,
             tolerance,
             near: tolerance - tolerance / 5,
+            ceiling: tolerance.saturating_mul(2),
         }
     }
 
@@ -112,7 +115,7 @@ impl Gcra {
 
     /// The most that can be owed.
     pub(crate) fn ceiling(&self) -> u64 {
-        self.tolerance.saturating_mul(2)
+        self.ceiling
     }
 }
 

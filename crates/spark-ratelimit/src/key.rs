@@ -78,25 +78,7 @@ impl Key {
         // Four bytes, nine or seventeen: one cannot be taken for the other.
         match client.addr() {
             IpAddr::V4(v4) => Self::v4(v4.to_bits()),
-            IpAddr::V6(v6) => {
-                let bits = v6.to_bits();
-                let (upper, lower) = ((bits >> 64) as u64, bits as u64);
-                if upper == NAT64 && lower >> 32 == 0 {
-                    Self::v4(lower as u32)
-                } else if v6_prefix <= 64 {
-                    Self::hash(Kind::Network, |to| {
-                        to.write_u64(first_bits(upper, v6_prefix));
-                        to.write_u8(v6_prefix);
-                    })
-                } else {
-                    let v6_prefix = v6_prefix.min(128);
-                    Self::hash(Kind::Network, |to| {
-                        to.write_u64(upper);
-                        to.write_u64(first_bits(lower, v6_prefix - 64));
-                        to.write_u8(v6_prefix);
-                    })
-                }
-            }
+            IpAddr::V6(v6) => Self::v6(v6.to_bits(), v6_prefix),
         }
     }
 
@@ -161,6 +143,22 @@ impl Key {
     #[inline]
     fn v4(bits: u32) -> Self {
         Self::hash(Kind::Network, |to| to.write_u32(bits))
+    }
+
+    #[inline(never)]
+    fn v6(bits: u128, prefix: u8) -> Self {
+        let (upper, lower) = ((bits >> 64) as u64, bits as u64);
+        if upper == NAT64 && lower >> 32 == 0 {
+            return Self::v4(lower as u32);
+        }
+        let prefix = prefix.min(128);
+        Self::hash(Kind::Network, |to| {
+            to.write_u64(first_bits(upper, prefix.min(64)));
+            if prefix > 64 {
+                to.write_u64(first_bits(lower, prefix - 64));
+            }
+            to.write_u8(prefix);
+        })
     }
 
     #[inline]

@@ -115,11 +115,16 @@ impl Ledger {
         }
     }
 
+    /// Whether anything is reserved. Whoever reserves for a key has had the same lock, and is seen.
+    #[inline]
+    pub(crate) fn are_some(&self) -> bool {
+        self.reserved.load(Ordering::Relaxed) > 0
+    }
+
     /// The debt that these were parts of is not there any more, forgiven or forgotten or measured
     /// otherwise: nothing of them can be given back. With the key's set locked.
     pub(crate) fn forgive(&self, key: u64) {
-        // Whoever reserves for this key has had the same lock, and is seen.
-        if self.reserved.load(Ordering::Relaxed) == 0 {
+        if !self.are_some() {
             return;
         }
         if let Some(account) = self.shard(key).get_mut(&key) {

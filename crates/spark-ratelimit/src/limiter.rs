@@ -80,7 +80,7 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn check(&self, key: &Key, tier: Option<&str>, cost: u64) -> Decision<'_> {
-        self.decide(Charges::All(Charge::new(*key, cost)), tier, Mode::Charge)
+        self.decide(&Charges::All(Charge::new(*key, cost)), tier, Mode::Charge)
     }
 
     /// Says what [`check`](Self::check) would, and charges nothing.
@@ -96,7 +96,7 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn peek(&self, key: &Key, tier: Option<&str>, cost: u64) -> Decision<'_> {
-        self.decide(Charges::All(Charge::new(*key, cost)), tier, Mode::Peek)
+        self.decide(&Charges::All(Charge::new(*key, cost)), tier, Mode::Peek)
     }
 
     /// As [`check`](Self::check), with a key and a cost for each policy: a request by tenant and
@@ -229,7 +229,7 @@ impl Limiter {
     /// # Ok::<(), spark_ratelimit::ConfigError>(())
     /// ```
     pub fn penalize(&self, key: &Key, tier: Option<&str>, cost: u64) {
-        self.decide(Charges::All(Charge::new(*key, cost)), tier, Mode::Force);
+        self.decide(&Charges::All(Charge::new(*key, cost)), tier, Mode::Force);
     }
 
     /// Forgives a key everything.
@@ -322,7 +322,7 @@ impl Limiter {
     }
 
     #[inline]
-    fn decide(&self, charges: Charges<'_>, tier: Option<&str>, mode: Mode) -> Decision<'_> {
+    fn decide(&self, charges: &Charges<'_>, tier: Option<&str>, mode: Mode) -> Decision<'_> {
         let mut decision = Decision::new(&self.engine, charges.of(0).key);
         self.engine.decide(charges, tier, mode, decision.attempt());
         decision
@@ -342,7 +342,7 @@ impl Limiter {
             let attempt = decision.attempt();
             if self
                 .engine
-                .attempt(&plan, charges, tier, mode, None, attempt)
+                .attempt(&plan, &charges, tier, mode, None, attempt)
             {
                 return decision;
             }
@@ -366,7 +366,7 @@ impl Limiter {
             let id = Some(permit.id());
             if !self
                 .engine
-                .attempt(&plan, charges, tier, Mode::Charge, id, attempt)
+                .attempt(&plan, &charges, tier, Mode::Charge, id, attempt)
             {
                 yield_now();
                 continue;

@@ -122,13 +122,20 @@ impl Plan {
     /// What `entry` owes to policy `at` when measured by the rule of `tag`: its share of the burst
     /// under the quota that it was charged by is its share now.
     #[inline]
-    pub(crate) fn debt(&self, at: usize, entry: Option<Entry>, tag: u16, now: u64) -> u64 {
+    pub(crate) fn debt(
+        &self,
+        at: usize,
+        rule: &Gcra,
+        tag: u16,
+        entry: Option<Entry>,
+        now: u64,
+    ) -> u64 {
         match entry {
             Some(entry) if entry.tat > now => {
                 if entry.mark == Mark::new(tag, self.turn()) {
-                    self.policies[at].rule(tag).debt(entry.tat, now)
+                    rule.debt(entry.tat, now)
                 } else {
-                    self.carried_debt(at, entry, tag, now)
+                    self.carried_debt(at, rule, entry, now)
                 }
             }
             _ => 0,
@@ -136,8 +143,7 @@ impl Plan {
     }
 
     #[inline(never)]
-    fn carried_debt(&self, at: usize, entry: Entry, tag: u16, now: u64) -> u64 {
-        let rule = self.policies[at].rule(tag);
+    fn carried_debt(&self, at: usize, rule: &Gcra, entry: Entry, now: u64) -> u64 {
         let (charged_by, _) = self.origin(at, entry).unwrap_or((rule, 0));
         rule.carry(charged_by, charged_by.debt(entry.tat, now))
     }
@@ -181,7 +187,7 @@ impl Plan {
                     return Some(entry);
                 }
                 let tag = self.origin(at, entry).map_or(0, |(_, tag)| tag);
-                let debt = self.debt(at, Some(entry), tag, now);
+                let debt = self.debt(at, policy.rule(tag), tag, Some(entry), now);
                 (debt > 0).then(|| Entry {
                     tat: now.saturating_add(debt),
                     mark: Mark::new(tag, self.turn()),

@@ -40,13 +40,12 @@ impl Charges<'_> {
 }
 
 /// One request on its way through the policies.
-#[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) engine: &'a Engine,
     /// The tier's tag, where a policy has no quota for the key alone.
     pub(crate) tier: u16,
-    pub(crate) charges: Charges<'a>,
+    pub(crate) charges: &'a Charges<'a>,
     pub(crate) now: u64,
     pub(crate) mode: Mode,
     /// By which permit the estimates are reserved.
@@ -57,7 +56,7 @@ impl Request<'_> {
     /// Asks policy `at` and all after it; writes on the way back, once all have spoken. Every set
     /// stays locked until then, and all requests lock in the same order.
     #[inline]
-    pub(crate) fn decide(self, at: usize, tally: &mut Tally) -> Step {
+    pub(crate) fn decide(&self, at: usize, tally: &mut Tally) -> Step {
         let policy = &self.plan.policies[at];
         let charge = self.charges.of(at);
         let tag = policy.tag(charge.key, self.tier);
@@ -65,7 +64,7 @@ impl Request<'_> {
         let table = self.engine.table(policy.slot);
         let new = self.now.saturating_add(rule.span(charge.cost));
         let mut set = table.lock(charge.key, self.now, new);
-        let before = self.plan.debt(at, set.get(), tag, self.now);
+        let before = self.plan.debt(at, rule, tag, set.get(), self.now);
 
         let verdict = rule.ask(before, charge.cost);
         let after = match (self.mode, verdict) {
@@ -91,14 +90,12 @@ impl Request<'_> {
                 tat: self.now.saturating_add(after),
                 mark: Mark::new(tag, self.plan.turn()),
             };
-            let anew = before == 0 || set.get().is_none_or(|it| it.mark != entry.mark);
+            if self.permit.is_some() || self.engine.permits.are_some() {
+                let begins = before == 0 || set.get().is_none_or(|it| it.mark != entry.mark);
+                let anew = begins || after == rule.ceiling();
+                self.note_debt(policy.id, charge, entry.tat, anew);
+            }
             set.put(entry, self.now);
-            self.note_debt(
-                policy.id,
-                charge,
-                entry.tat,
-                anew || after == rule.ceiling(),
-            );
         } else if after == before && step != Step::Stale && self.mode != Mode::Peek {
             self.cut_off(at, charge.key, &mut set);
         }
@@ -108,7 +105,7 @@ impl Request<'_> {
     /// A clock that stepped back leaves debts that lie far ahead. What is owed beyond the ceiling goes,
     /// or it would be owed until the clock has caught up.
     #[inline]
-    fn cut_off(self, at: usize, key: Key, set: &mut Locked<'_>) {
+    fn cut_off(&self, at: usize, key: Key, set: &mut Locked<'_>) {
         let Some(entry) = set.get() else { return };
         let Some((rule, _)) = self.plan.origin(at, entry) else {
             return;
@@ -123,8 +120,8 @@ impl Request<'_> {
 
     /// Notes an estimate for its permit; and where a debt begins anew or was cut off, that nothing of
     /// what was there before can be given back.
-    #[inline]
-    fn note_debt(self, policy: u64, charge: Charge, tat: u64, anew: bool) {
+    #[inline(never)]
+    fn note_debt(&self, policy: u64, charge: Charge, tat: u64, anew: bool) {
         let account = Part::account_of(policy, charge.key);
         if anew {
             self.engine.permits.forgive(account);
@@ -136,12 +133,12 @@ impl Request<'_> {
 
     // Apart, so that the first policy, which often is the only one, is decided in place.
     #[inline(never)]
-    fn ask_next(self, at: usize, tally: &mut Tally) -> Step {
+    fn ask_next(&self, at: usize, tally: &mut Tally) -> Step {
         self.decide(at, tally)
     }
 
     #[inline]
-    fn conclude(self, tally: &Tally) -> Step {
+    fn conclude(&self, tally: &Tally) -> Step {
         if !self.engine.is_in_force(self.plan) {
             return Step::Stale;
         }
@@ -171,7 +168,7 @@ mod tests {
                 plan,
                 engine: &engine,
                 tier: 0,
-                charges: Charges::All(Charge::new(Key::shared(), 1)),
+                charges: &Charges::All(Charge::new(Key::shared(), 1)),
                 now: 7,
                 mode,
                 permit: None,

@@ -104,14 +104,7 @@ impl Table {
     #[inline(always)]
     pub(crate) fn lock(&self, key: Key, now: u64, tat: u64) -> Locked<'_> {
         let hash = key.bits();
-        let own = self.index(hash);
-        let set = &self.sets[own];
-        let found = Found {
-            table: self,
-            set,
-            own,
-            hash,
-        };
+        let set = &self.sets[self.index(hash)];
         let home = hold(&set.slots);
         let place = match home.find(hash as u32) {
             Some(way) => Place::Home(way),
@@ -119,15 +112,62 @@ impl Table {
                 let room = home.room();
                 let spilled = set.spilled_until() > now;
                 if (spilled || room.tat > now && self.looks_further(room, tat)) && !self.is_one() {
-                    return found.lock_both(home, room);
+                    return self.lock_both(hash, home, room);
                 }
                 Place::Nowhere { room }
             }
         };
         Locked {
-            found,
+            table: self,
+            hash,
             home,
             second: None,
+            place,
+        }
+    }
+
+    /// Locks the second set of a key too, whose own set is locked. Sets are waited for in ascending
+    /// order only.
+    #[inline(never)]
+    fn lock_both<'a>(
+        &'a self,
+        hash: u64,
+        mut home: MutexGuard<'a, Slots>,
+        mut room: Room,
+    ) -> Locked<'a> {
+        let own = self.index(hash);
+        // Any odd constant will do that lets the lower bits reach the upper ones: 2⁶⁴ ÷ φ.
+        let mut other = self.index(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        if other == own {
+            other = (own + 1) % self.sets.len();
+        }
+        let other_set = &self.sets[other].slots;
+        let print = hash as u32;
+        let mut at_home = None;
+        let second = if own < other {
+            hold(other_set)
+        } else if let Some(second) = try_hold(other_set) {
+            second
+        } else {
+            drop(home);
+            let second = hold(other_set);
+            home = hold(&self.sets[own].slots);
+            // Anything may have happened meanwhile.
+            at_home = home.find(print);
+            room = home.room();
+            second
+        };
+        // Also where it owes nothing any more: or it would be there twice when it spills again.
+        let place = match (at_home, second.find(print)) {
+            (Some(way), _) => Place::Home(way),
+            (None, Some(way)) => Place::Second { way, room },
+            (None, None) => Place::Nowhere { room },
+        };
+        Locked {
+            table: self,
+            hash,
+            home,
+            second: Some(second),
             place,
         }
     }
@@ -210,64 +250,10 @@ impl Table {
     }
 }
 
-/// Where a key's entry is, or would be.
-#[derive(Clone, Copy)]
-pub(crate) struct Found<'a> {
-    table: &'a Table,
-    set: &'a Set,
-    own: usize,
-    hash: u64,
-}
-
-impl<'a> Found<'a> {
-    /// Locks the second set too. Sets are waited for in ascending order only.
-    #[inline(never)]
-    fn lock_both(self, mut home: MutexGuard<'a, Slots>, mut room: Room) -> Locked<'a> {
-        let Self {
-            table,
-            set,
-            own,
-            hash,
-        } = self;
-        // Any odd constant will do that lets the lower bits reach the upper ones: 2⁶⁴ ÷ φ.
-        let mut other = table.index(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        if other == own {
-            other = (own + 1) % table.sets.len();
-        }
-        let other_set = &table.sets[other].slots;
-        let print = hash as u32;
-        let mut at_home = None;
-        let second = if own < other {
-            hold(other_set)
-        } else if let Some(second) = try_hold(other_set) {
-            second
-        } else {
-            drop(home);
-            let second = hold(other_set);
-            home = hold(&set.slots);
-            // Anything may have happened meanwhile.
-            at_home = home.find(print);
-            room = home.room();
-            second
-        };
-        // Also where it owes nothing any more: or it would be there twice when it spills again.
-        let place = match (at_home, second.find(print)) {
-            (Some(way), _) => Place::Home(way),
-            (None, Some(way)) => Place::Second { way, room },
-            (None, None) => Place::Nowhere { room },
-        };
-        Locked {
-            found: self,
-            home,
-            second: Some(second),
-            place,
-        }
-    }
-}
-
 /// What holds a key's entry, held: what is read stays true until this is dropped.
 pub(crate) struct Locked<'a> {
-    found: Found<'a>,
+    table: &'a Table,
+    hash: u64,
     home: MutexGuard<'a, Slots>,
     second: Option<MutexGuard<'a, Slots>>,
     place: Place,
@@ -317,13 +303,13 @@ impl Locked<'_> {
 
     #[inline(never)]
     fn put_elsewhere(&mut self, entry: Entry, now: u64) {
-        let print = self.found.hash as u32;
+        let print = self.hash as u32;
         match self.make_room(entry.tat, now) {
             Place::Second { way, room } => {
                 if let Some(second) = &mut self.second {
                     second.name(way, print);
                     second.write(way, entry);
-                    self.found.set.spill(entry.tat);
+                    self.table.sets[self.table.index(self.hash)].spill(entry.tat);
                 }
                 self.place = Place::Second { way, room };
             }
@@ -367,7 +353,7 @@ impl Locked<'_> {
             (room, Place::Home(room.way))
         };
         if least.tat > now {
-            self.found.table.evicted.0.fetch_add(1, Ordering::Relaxed);
+            self.table.evicted.0.fetch_add(1, Ordering::Relaxed);
         }
         place
     }
