@@ -31,10 +31,13 @@ pub(crate) enum Charges<'a> {
 }
 
 impl Charges<'_> {
-    pub(crate) fn of(&self, policy: usize) -> Charge {
+    // By reference: the key is on the way to the lock, and a copy that is read before it has been
+    // written in full waits for that.
+    #[inline]
+    pub(crate) fn of(&self, policy: usize) -> &Charge {
         match self {
-            Self::All(charge) => *charge,
-            Self::Each(charges) => charges[policy],
+            Self::All(charge) => charge,
+            Self::Each(charges) => &charges[policy],
         }
     }
 }
@@ -99,6 +102,7 @@ impl Request<'_> {
         } else if after == before && step != Step::Stale && self.mode != Mode::Peek {
             self.cut_off(at, charge.key, &mut set);
         }
+        set.unlock();
         step
     }
 
@@ -121,7 +125,7 @@ impl Request<'_> {
     /// Notes an estimate for its permit; and where a debt begins anew or was cut off, that nothing of
     /// what was there before can be given back.
     #[inline(never)]
-    fn note_debt(&self, policy: u64, charge: Charge, tat: u64, anew: bool) {
+    fn note_debt(&self, policy: u64, charge: &Charge, tat: u64, anew: bool) {
         let account = Part::account_of(policy, charge.key);
         if anew {
             self.engine.permits.forgive(account);

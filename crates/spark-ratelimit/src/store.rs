@@ -293,6 +293,14 @@ impl Locked<'_> {
         }
     }
 
+    /// The same as to drop it, in place.
+    #[inline(always)]
+    pub(crate) fn unlock(self) {
+        let Self { home, second, .. } = self;
+        drop(second);
+        drop(home);
+    }
+
     pub(crate) fn clear(&mut self) {
         match (self.place, &mut self.second) {
             (Place::Home(way), _) => self.home.write(way, Entry::NONE),
