@@ -90,7 +90,7 @@ impl Shared {
                 return refuse(self.refuse(&decision, key));
             }
             let tells = self.config.headers == Headers::Always;
-            tells.then(|| Fields::of(&decision, &self.config, &found.subject))
+            tells.then(|| Fields::of(self, &decision, &found.subject))
         };
         let tier = match self.config.budget {
             Some(_) => found.subject.tier.map(Box::from),
@@ -111,7 +111,7 @@ impl Shared {
         request: &mut Request<B>,
         marks: [Option<u64>; 2],
         (key, tier): (Key, Option<Box<str>>),
-        mut fields: Option<Fields>,
+        fields: Option<Fields>,
         in_flight: Option<InFlight>,
     ) -> Admission {
         let clock = self.config.limiter.engine().clock();
@@ -125,9 +125,6 @@ impl Shared {
         });
         if let Some(budget) = &budget {
             context.set_budget(Arc::clone(budget) as _);
-            if let Some(fields) = &mut fields {
-                fields.tell(budget);
-            }
         }
         Admission::Pass(fields, Held::new(in_flight, budget))
     }

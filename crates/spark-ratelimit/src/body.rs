@@ -41,6 +41,10 @@ impl Held {
         Self { in_flight, budget }
     }
 
+    pub(crate) fn budget(&self) -> Option<&RequestBudget> {
+        self.budget.as_deref()
+    }
+
     /// The request is not under way any more. Its budget stays: a usage may still be recorded when
     /// the body is dropped.
     pub(crate) fn ended(&mut self) {

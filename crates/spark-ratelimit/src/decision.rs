@@ -271,11 +271,12 @@ impl<'a> Decision<'a> {
         self.named(self.attempt.tally.shadowed)
     }
 
+    /// One that was not made yet, or was made before.
     #[inline]
-    pub(crate) fn new(engine: &'a Engine, key: Key) -> Self {
+    pub(crate) fn new(engine: &'a Engine, attempt: Attempt, key: Key) -> Self {
         Self {
             engine,
-            attempt: Attempt::default(),
+            attempt,
             key,
         }
     }
@@ -291,8 +292,12 @@ impl<'a> Decision<'a> {
         self.attempt.tally.enforced
     }
 
+    /// What came of it.
+    pub(crate) fn outcome(&self) -> Attempt {
+        self.attempt
+    }
+
     /// When it was made, on the limiter's clock.
-    #[cfg(feature = "metrics")]
     pub(crate) fn now(&self) -> u64 {
         self.attempt.now
     }

@@ -5,87 +5,92 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Response};
 
+use crate::admit::Shared;
 use crate::budget::RequestBudget;
+use crate::engine::Attempt;
 use crate::headers::{self, PolicyItem, RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::layer::Config;
 use crate::legacy::{Figures, write_openai, write_x_ratelimit};
 use crate::subject::Subject;
-use crate::{Decision, Unit};
+use crate::{Decision, Key, Unit};
 
-/// The fields of one response that passes.
+/// What is told on a response that passes. The values are made when it comes: to carry them all the
+/// way there would cost more.
 pub(crate) struct Fields {
-    limit: Option<HeaderValue>,
-    policy: Option<HeaderValue>,
-    more: Option<Box<More>>,
-}
-
-/// What only some layers tell.
-#[derive(Default)]
-struct More {
-    customs: Customs,
-    budget: Option<Arc<RequestBudget>>,
+    shared: Arc<Shared>,
+    attempt: Attempt,
+    key: Key,
+    /// How many may be under way at once, where that is limited.
+    at_once: Option<u32>,
 }
 
 /// Fields of no standard.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Customs {
     x_ratelimit: Option<(Figures, Duration)>,
     openai: Option<Figures>,
 }
 
 impl Fields {
-    pub(crate) fn of(decision: &Decision<'_>, config: &Config, subject: &Subject<'_>) -> Self {
-        let (limit, mut policy) = decision.report(|it| (it.limit_field(), it.policy_field()));
-        if let Some(limiter) = &config.concurrency {
-            let limit = limiter.limit();
-            let most = u64::from(limit.most(subject.tier));
-            let item = PolicyItem::count(limit.policy_name(), most, Unit::ConcurrentRequests);
-            policy = joined(policy, headers::policy_field([item]));
-        }
-        let customs = Customs::of(decision, config);
-        let tells_more = customs.is_some() || config.budget.is_some();
+    pub(crate) fn of(shared: &Arc<Shared>, decision: &Decision<'_>, subject: &Subject<'_>) -> Self {
+        let limiter = shared.config.concurrency.as_ref();
         Self {
-            limit,
-            policy,
-            more: tells_more.then(|| {
-                Box::new(More {
-                    customs: customs.unwrap_or_default(),
-                    budget: None,
-                })
-            }),
+            shared: Arc::clone(shared),
+            attempt: decision.outcome(),
+            key: subject.key,
+            at_once: limiter.map(|it| it.limit().most(subject.tier)),
         }
     }
 
-    /// Tells of this budget too.
-    pub(crate) fn tell(&mut self, budget: &Arc<RequestBudget>) {
-        if let Some(more) = &mut self.more {
-            more.budget = Some(Arc::clone(budget));
-        }
-    }
-
-    /// Writes them, unless a limiter further in has.
-    pub(crate) fn write<B>(self, response: &mut Response<B>) {
+    /// Writes them, unless a limiter further in has. Of a budget it is told how it stands now, when
+    /// the handler has reserved.
+    pub(crate) fn write<B>(&self, response: &mut Response<B>, budget: Option<&RequestBudget>) {
         let headers = response.headers_mut();
         if headers.contains_key(RATE_LIMIT) {
             return;
         }
-        let Self {
-            mut limit,
-            mut policy,
-            more,
-        } = self;
-        if let Some(more) = more {
-            more.customs.write(headers);
-            // As it stands now, when the handler has reserved.
-            let budget = more.budget.as_ref().and_then(|budget| budget.peek());
-            if let Some(decision) = budget {
-                let (other, other_policy) =
-                    decision.report(|it| (it.limit_field(), it.policy_field()));
-                limit = joined(limit, other);
-                policy = joined(policy, other_policy);
-                if more.customs.openai.is_some() {
-                    write_openai(headers, &figures_of(&decision));
+        let config = &self.shared.config;
+        let decision = Decision::new(config.limiter.engine(), self.attempt, self.key);
+        if self.at_once.is_none() && config.budget.is_none() {
+            // In place: to hand these values on, and on, takes as long as to make them.
+            decision.report(|it| {
+                if let Some(field) = it.limit_field() {
+                    headers.insert(RATE_LIMIT, field);
                 }
+                if let Some(field) = it.policy_field() {
+                    headers.insert(RATE_LIMIT_POLICY, field);
+                }
+            });
+        } else {
+            self.write_joined(headers, &decision, budget);
+        }
+        if let Some(customs) = Customs::of(&decision, config) {
+            customs.write(headers);
+        }
+    }
+
+    /// Beside those of the requests' quota those of other limits.
+    #[inline(never)]
+    fn write_joined(
+        &self,
+        headers: &mut HeaderMap,
+        decision: &Decision<'_>,
+        budget: Option<&RequestBudget>,
+    ) {
+        let config = &self.shared.config;
+        let (mut limit, mut policy) = both(decision);
+        if let (Some(limiter), Some(most)) = (&config.concurrency, self.at_once) {
+            let limit = limiter.limit();
+            let name = limit.policy_name();
+            let item = PolicyItem::count(name, most.into(), Unit::ConcurrentRequests);
+            policy = joined(policy, headers::policy_field([item]));
+        }
+        if let Some(decision) = budget.and_then(RequestBudget::peek) {
+            let (other, other_policy) = both(&decision);
+            limit = joined(limit, other);
+            policy = joined(policy, other_policy);
+            if config.openai {
+                write_openai(headers, &figures_of(&decision));
             }
         }
         if let Some(field) = limit {
@@ -105,9 +110,16 @@ impl Customs {
             return None;
         }
         let figures = figures_of(decision);
-        let unix_time = || config.limiter.engine().clock().unix_time();
+        let clock = config.limiter.engine().clock();
+        // A moment is told: that of the decision counts, however long the answer took.
+        let since = clock.now().as_nanos().saturating_sub(decision.now());
+        let decided_at = || {
+            clock
+                .unix_time()
+                .saturating_sub(Duration::from_nanos(since))
+        };
         Some(Self {
-            x_ratelimit: config.x_ratelimit.then(|| (figures, unix_time())),
+            x_ratelimit: config.x_ratelimit.then(|| (figures, decided_at())),
             openai: config.openai.then_some(figures),
         })
     }
@@ -120,6 +132,10 @@ impl Customs {
             write_openai(headers, figures);
         }
     }
+}
+
+fn both(decision: &Decision<'_>) -> (Option<HeaderValue>, Option<HeaderValue>) {
+    decision.report(|it| (it.limit_field(), it.policy_field()))
 }
 
 /// Two lists as one. They might stand on two lines; but not every client reads a second.

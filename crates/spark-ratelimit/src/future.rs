@@ -84,7 +84,7 @@ where
                 let mut response = answered?;
                 let held = std::mem::take(held);
                 if let Some(fields) = fields.take() {
-                    fields.write(&mut response);
+                    fields.write(&mut response, held.budget());
                 }
                 Poll::Ready(Ok(
                     response.map(|body| ResponseBody::inner(HeldBody::new(body, held)))
