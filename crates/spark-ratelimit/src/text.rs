@@ -37,22 +37,21 @@ impl<const N: usize> Text<N> {
     #[inline]
     pub(crate) fn push_number(&mut self, number: u64) {
         let mut rest = number.min(MAX_INTEGER);
-        let mut digits = [0; 2 * NUMBER];
-        let mut first = NUMBER;
+        // In a register: single bytes in memory that are read as a whole soon after cost a wait.
+        let mut digits = 0u128;
+        let mut count = 0;
         loop {
-            first -= 1;
-            digits[first % NUMBER] = b'0' + (rest % 10) as u8;
+            digits = digits << 8 | u128::from(b'0' + (rest % 10) as u8);
+            count += 1;
             rest /= 10;
             if rest == 0 {
                 break;
             }
         }
-        // Of a fixed size, so that it is one instruction and no call.
-        let first = first % NUMBER;
         match self.bytes.get_mut(self.len..self.len + NUMBER) {
             Some(room) => {
-                room.copy_from_slice(&digits[first..first + NUMBER]);
-                self.len += NUMBER - first;
+                room.copy_from_slice(&digits.to_le_bytes());
+                self.len += count;
             }
             None => self.len = N + 1,
         }
