@@ -42,6 +42,8 @@ pub(crate) struct Tally {
     pub(crate) violated: u32,
     /// One bit for each policy that would refuse, if it were not a shadow.
     pub(crate) shadowed: u32,
+    /// When it was decided.
+    pub(crate) now: u64,
     /// The longest wait, in nanoseconds, among those that refuse.
     pub(crate) wait: u64,
     /// The policy to report.
@@ -299,7 +301,7 @@ impl<'a> Decision<'a> {
 
     /// When it was made, on the limiter's clock.
     pub(crate) fn now(&self) -> u64 {
-        self.attempt.now
+        self.attempt.tally.now
     }
 
     /// Whether a shadow would have refused.

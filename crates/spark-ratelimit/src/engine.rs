@@ -53,7 +53,6 @@ impl Tables {
 /// What came of a request.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Attempt {
-    pub(crate) now: u64,
     pub(crate) epoch: u64,
     pub(crate) tally: Tally,
     pub(crate) tier: u16,
@@ -178,8 +177,6 @@ impl Engine {
         attempt: &mut Attempt,
     ) -> bool {
         let tier = plan.tag(tier);
-        let now = self.now();
-        attempt.now = now;
         attempt.epoch = plan.epoch;
         attempt.tier = tier;
         let request = Request {
@@ -187,11 +184,10 @@ impl Engine {
             engine: self,
             tier,
             charges,
-            now,
             mode,
             permit,
         };
-        request.decide(0, &mut attempt.tally) != Step::Stale
+        request.decide(0, None, &mut attempt.tally) != Step::Stale
     }
 
     /// Replaces the plan while requests are being decided.
@@ -233,7 +229,7 @@ impl Engine {
         let rule = policy.rule(tag);
         let mark = Mark::new(tag, plan.turn());
         let now = self.now();
-        let mut set = self.table(policy.slot).lock(part.key, now, now);
+        let mut set = self.table(policy.slot).lock(part.key, || now, 0);
         if !self.is_in_force(&plan) {
             return false;
         }
@@ -244,7 +240,7 @@ impl Engine {
             if debt == rule.ceiling() || entry.is_none_or(|it| it.tat <= now || it.mark != mark) {
                 self.permits.forgive(part.account());
             }
-            set.put(Entry { tat, mark }, now);
+            set.put(Entry { tat, mark });
             return true;
         }
         // What was reserved under another quota cannot be told in this one.
@@ -260,7 +256,7 @@ impl Engine {
         if back > 0 {
             self.permits.give_back(part.account(), part.permit, back);
             let tat = entry.tat - back;
-            set.put(Entry { tat, mark }, now);
+            set.put(Entry { tat, mark });
         }
         true
     }
@@ -276,7 +272,7 @@ impl Engine {
         let plan = self.plan();
         let now = self.now();
         plan.policies.iter().all(|policy| {
-            let mut set = self.table(policy.slot).lock(key, now, now);
+            let mut set = self.table(policy.slot).lock(key, || now, 0);
             let in_force = self.is_in_force(&plan);
             if in_force {
                 set.clear();

@@ -75,14 +75,14 @@ impl<K: Hash> StateStore for BoundedStateStore<K> {
         // governor does not say what time it is. Nothing is in the past at 0, so the least arrival
         // time goes first, which is the same; and a key may sit in its second set for longer.
         const NOW: u64 = 0;
-        let mut set = self.table.lock(Key::of(key), NOW, u64::MAX);
+        let mut set = self.table.lock(Key::of(key), || NOW, u64::MAX);
         let before = set.get().filter(|entry| entry.tat > 0);
         let (outcome, after) = f(before.map(|entry| Nanos::from(entry.tat)))?;
         let entry = Entry {
             tat: after.into(),
             mark: Mark::default(),
         };
-        set.put(entry, NOW);
+        set.put(entry);
         Ok(outcome)
     }
 }

@@ -95,9 +95,11 @@ fn two_charges_that_need_both_sets_in_opposite_order() {
 fn a_spilled_entry_that_comes_home_while_another_spills() {
     loom::model(|| {
         let table = std::sync::Arc::new(Table::new(16));
-        let put = |table: &Table, key, tat, now| {
+        let put = |table: &Table, key, tat: u64, now| {
             let mark = Mark::default();
-            table.lock(key, now, tat).put(Entry { tat, mark }, now);
+            table
+                .lock(key, || now, tat.saturating_sub(now))
+                .put(Entry { tat, mark });
         };
         for n in 0..7 {
             put(&table, key(0, n), 90, 0);
@@ -110,7 +112,7 @@ fn a_spilled_entry_that_comes_home_while_another_spills() {
             || put(&table, key(0, 9), 300, 50),
         );
         for (n, tat) in [(8, 200), (9, 300)] {
-            let entry = table.lock(key(0, n), 50, 50).get();
+            let entry = table.lock(key(0, n), || 50, 0).get();
             assert_eq!(entry.map(|it| it.tat), Some(tat));
         }
         assert_eq!((table.occupied(50), table.evicted()), (9, 0));

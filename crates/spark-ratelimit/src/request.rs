@@ -49,7 +49,6 @@ pub(crate) struct Request<'a> {
     /// The tier's tag, where a policy has no quota for the key alone.
     pub(crate) tier: u16,
     pub(crate) charges: &'a Charges<'a>,
-    pub(crate) now: u64,
     pub(crate) mode: Mode,
     /// By which permit the estimates are reserved.
     pub(crate) permit: Option<u64>,
@@ -57,17 +56,19 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     /// Asks policy `at` and all after it; writes on the way back, once all have spoken. Every set
-    /// stays locked until then, and all requests lock in the same order.
+    /// stays locked until then, and all requests lock in the same order. The clock is read once, if the
+    /// time is not `known`.
     #[inline]
-    pub(crate) fn decide(&self, at: usize, tally: &mut Tally) -> Step {
+    pub(crate) fn decide(&self, at: usize, known: Option<u64>, tally: &mut Tally) -> Step {
         let policy = &self.plan.policies[at];
         let charge = self.charges.of(at);
         let tag = policy.tag(charge.key, self.tier);
         let rule = policy.rule(tag);
         let table = self.engine.table(policy.slot);
-        let new = self.now.saturating_add(rule.span(charge.cost));
-        let mut set = table.lock(charge.key, self.now, new);
-        let before = self.plan.debt(at, rule, tag, set.get(), self.now);
+        let clock = || known.unwrap_or_else(|| self.engine.now());
+        let mut set = table.lock(charge.key, clock, rule.span(charge.cost));
+        let now = set.now;
+        let before = self.plan.debt(at, rule, tag, set.get(), now);
 
         let verdict = rule.ask(before, charge.cost);
         let after = match (self.mode, verdict) {
@@ -84,13 +85,13 @@ impl Request<'_> {
         }
 
         let step = if at + 1 < self.plan.policies.len() {
-            self.ask_next(at + 1, tally)
+            self.ask_next(at + 1, now, tally)
         } else {
-            self.conclude(tally)
+            self.conclude(now, tally)
         };
         if step == Step::Commit && after != before {
             let entry = Entry {
-                tat: self.now.saturating_add(after),
+                tat: now.saturating_add(after),
                 mark: Mark::new(tag, self.plan.turn()),
             };
             if self.permit.is_some() || self.engine.permits.are_some() {
@@ -98,7 +99,7 @@ impl Request<'_> {
                 let anew = begins || after == rule.ceiling();
                 self.note_debt(policy.id, charge, entry.tat, anew);
             }
-            set.put(entry, self.now);
+            set.put(entry);
         } else if after == before && step != Step::Stale && self.mode != Mode::Peek {
             self.cut_off(at, charge.key, &mut set);
         }
@@ -114,9 +115,9 @@ impl Request<'_> {
         let Some((rule, _)) = self.plan.origin(at, entry) else {
             return;
         };
-        if entry.tat.saturating_sub(self.now) > rule.ceiling() {
-            let tat = self.now.saturating_add(rule.ceiling());
-            set.put(Entry { tat, ..entry }, self.now);
+        if entry.tat.saturating_sub(set.now) > rule.ceiling() {
+            let tat = set.now.saturating_add(rule.ceiling());
+            set.put(Entry { tat, ..entry });
             let policy = self.plan.policies[at].id;
             self.engine.permits.forgive(Part::account_of(policy, key));
         }
@@ -137,12 +138,13 @@ impl Request<'_> {
 
     // Apart, so that the first policy, which often is the only one, is decided in place.
     #[inline(never)]
-    fn ask_next(&self, at: usize, tally: &mut Tally) -> Step {
-        self.decide(at, tally)
+    fn ask_next(&self, at: usize, now: u64, tally: &mut Tally) -> Step {
+        self.decide(at, Some(now), tally)
     }
 
     #[inline]
-    fn conclude(&self, tally: &Tally) -> Step {
+    fn conclude(&self, now: u64, tally: &mut Tally) -> Step {
+        tally.now = now;
         if !self.engine.is_in_force(self.plan) {
             return Step::Stale;
         }
@@ -173,13 +175,12 @@ mod tests {
                 engine: &engine,
                 tier: 0,
                 charges: &Charges::All(Charge::new(Key::shared(), 1)),
-                now: 7,
                 mode,
                 permit: None,
             };
-            request.decide(0, &mut Tally::default())
+            request.decide(0, Some(7), &mut Tally::default())
         };
-        let entries = || [0, 1].map(|slot| engine.table(slot).lock(Key::shared(), 7, 7).get());
+        let entries = || [0, 1].map(|slot| engine.table(slot).lock(Key::shared(), || 7, 0).get());
 
         for mode in [Mode::Charge, Mode::Force, Mode::Peek] {
             assert!(decide(&stale, mode) == Step::Stale);

@@ -100,19 +100,24 @@ impl Table {
     }
 
     /// Locks what holds the key's entry: the set in which it is or would be; both of its sets where
-    /// one does not tell. If the key is not there, its arrival time would be `tat`.
+    /// one does not tell. If the key is not there, it would owe `debt`.
+    ///
+    /// The clock is read when the set is locked: the one need not wait for the other then.
     #[inline(always)]
-    pub(crate) fn lock(&self, key: Key, now: u64, tat: u64) -> Locked<'_> {
+    pub(crate) fn lock(&self, key: Key, clock: impl FnOnce() -> u64, debt: u64) -> Locked<'_> {
         let hash = key.bits();
         let set = &self.sets[self.index(hash)];
         let home = hold(&set.slots);
+        let now = clock();
         let place = match home.find(hash as u32) {
             Some(way) => Place::Home(way),
             None => {
                 let room = home.room();
                 let spilled = set.spilled_until() > now;
-                if (spilled || room.tat > now && self.looks_further(room, tat)) && !self.is_one() {
-                    return self.lock_both(hash, home, room);
+                if (spilled || room.tat > now && self.looks_further(room, now.saturating_add(debt)))
+                    && !self.is_one()
+                {
+                    return self.lock_both(hash, now, home, room);
                 }
                 Place::Nowhere { room }
             }
@@ -120,6 +125,7 @@ impl Table {
         Locked {
             table: self,
             hash,
+            now,
             home,
             second: None,
             place,
@@ -132,6 +138,7 @@ impl Table {
     fn lock_both<'a>(
         &'a self,
         hash: u64,
+        now: u64,
         mut home: MutexGuard<'a, Slots>,
         mut room: Room,
     ) -> Locked<'a> {
@@ -166,6 +173,7 @@ impl Table {
         Locked {
             table: self,
             hash,
+            now,
             home,
             second: Some(second),
             place,
@@ -254,6 +262,8 @@ impl Table {
 pub(crate) struct Locked<'a> {
     table: &'a Table,
     hash: u64,
+    /// When it was locked.
+    pub(crate) now: u64,
     home: MutexGuard<'a, Slots>,
     second: Option<MutexGuard<'a, Slots>>,
     place: Place,
@@ -286,10 +296,10 @@ impl Locked<'_> {
 
     /// Writes the key's entry. Where there is no room, the least indebted goes.
     #[inline]
-    pub(crate) fn put(&mut self, entry: Entry, now: u64) {
+    pub(crate) fn put(&mut self, entry: Entry) {
         match self.place {
             Place::Home(way) => self.home.write(way, entry),
-            _ => self.put_elsewhere(entry, now),
+            _ => self.put_elsewhere(entry),
         }
     }
 
@@ -310,9 +320,9 @@ impl Locked<'_> {
     }
 
     #[inline(never)]
-    fn put_elsewhere(&mut self, entry: Entry, now: u64) {
+    fn put_elsewhere(&mut self, entry: Entry) {
         let print = self.hash as u32;
-        match self.make_room(entry.tat, now) {
+        match self.make_room(entry.tat) {
             Place::Second { way, room } => {
                 if let Some(second) = &mut self.second {
                     second.name(way, print);
@@ -333,7 +343,8 @@ impl Locked<'_> {
     }
 
     /// Where a key goes that is not in its own set, and will owe until `tat`.
-    fn make_room(&mut self, tat: u64, now: u64) -> Place {
+    fn make_room(&mut self, tat: u64) -> Place {
+        let now = self.now;
         let room = match self.place {
             // Back to where it belongs.
             Place::Second { room, .. } if room.tat <= now => {
@@ -478,12 +489,14 @@ mod tests {
     }
 
     fn put(table: &Table, key: Key, tat: u64, now: u64) {
-        table.lock(key, now, tat).put(entry(tat), now);
+        table
+            .lock(key, || now, tat.saturating_sub(now))
+            .put(entry(tat));
     }
 
     fn tat(table: &Table, key: Key, now: u64) -> Option<u64> {
         let live = table
-            .lock(key, now, now)
+            .lock(key, || now, 0)
             .get()
             .filter(|entry| entry.tat > now);
         live.map(|entry| entry.tat)
@@ -503,11 +516,11 @@ mod tests {
                 let mark = Mark::new(tag, turn);
                 let entry = Entry { tat: 5, mark };
                 assert_eq!((mark.tag(), mark.turn()), (tag, turn));
-                table.lock(key, 0, u64::MAX).put(entry, 0);
-                assert_eq!(table.lock(key, 0, u64::MAX).get(), Some(entry));
+                table.lock(key, || 0, u64::MAX).put(entry);
+                assert_eq!(table.lock(key, || 0, u64::MAX).get(), Some(entry));
             }
         }
-        table.lock(key, 0, u64::MAX).clear();
+        table.lock(key, || 0, u64::MAX).clear();
         assert_eq!(tat(&table, key, 0), None);
         assert_eq!(tat(&table, Key::of("b"), 0), None);
     }
@@ -598,8 +611,8 @@ mod tests {
         let crash = std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    let mut locked = table.lock(key, 0, u64::MAX);
-                    locked.put(entry(9), 0);
+                    let mut locked = table.lock(key, || 0, u64::MAX);
+                    locked.put(entry(9));
                     panic!("as a user's code might, with the lock held");
                 })
                 .join()
@@ -622,7 +635,7 @@ mod tests {
         });
         assert_eq!((seen, table.occupied(0)), (12, 6));
         for n in (1..12).step_by(2) {
-            let entry = table.lock(key(2, 1, n), 999, 999).get();
+            let entry = table.lock(key(2, 1, n), || 999, 0).get();
             assert_eq!(
                 entry.map(|it| (it.tat, it.mark.tag())),
                 Some((1_000, 3)),
@@ -685,14 +698,14 @@ mod tests {
                     Op::Charge { key, more, late } => {
                         // By a thread that has read the clock a little earlier.
                         let late = now.saturating_sub(late);
-                        let mut set = table.lock(key_of(key), late, late + more);
+                        let mut set = table.lock(key_of(key), || late, more);
                         let before = set.get().map_or(0, |it| it.tat.saturating_sub(late));
                         let tat = late + before.min(60) + more;
-                        set.put(entry(tat), late);
+                        set.put(entry(tat));
                         map.insert(key, tat);
                     }
                     Op::Clear { key } => {
-                        table.lock(key_of(key), now, now).clear();
+                        table.lock(key_of(key), || now, 0).clear();
                         map.remove(&key);
                     }
                     Op::Double => {
