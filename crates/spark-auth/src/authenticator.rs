@@ -10,13 +10,12 @@ use crate::config::{AuthenticatorBuilder, Parts};
 use crate::error::AuthError;
 use crate::index::{Entry, KeyId};
 use crate::info::KeyInfo;
-use crate::key::ApiKey;
+use crate::key::UserKey;
 use crate::mac::Mac;
 use crate::metrics;
 use crate::new_key::NewKey;
 use crate::record::{Issued, KeyRecord, KeyState, KeyStatus, whole_millis};
 use crate::store::Change;
-use crate::words::Kind;
 
 /// The longest time for which a rotated key goes on working.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -329,7 +328,7 @@ impl Authenticator {
     fn make(&self, new: NewKey, now: Duration, revision: u64) -> Result<Issued, AuthError> {
         let parts = &self.0.parts;
         let key = loop {
-            let key = ApiKey::generate(&parts.brand, Kind::User, new.environment)
+            let key = UserKey::generate(&parts.brand, new.environment)
                 .map_err(|_| AuthError::Randomness)?;
             if self.entry(key.id()).is_err() {
                 break key;

@@ -8,7 +8,7 @@ use crate::audit::{AuditSink, TracingAudit};
 use crate::authenticator::Authenticator;
 use crate::error::BuildError;
 use crate::index::{Index, KeyId};
-use crate::master::MasterKey;
+use crate::master::MasterVerifier;
 use crate::pepper::Pepper;
 use crate::record::KeyRecord;
 use crate::store::KeyStore;
@@ -21,9 +21,9 @@ pub const DEFAULT_MAX_KEYS: usize = 100_000;
 ///
 /// # Example
 /// ```
-/// use spark_auth::{Authenticator, Brand, MasterKey, MemoryStore, Pepper};
+/// use spark_auth::{Authenticator, Brand, MasterVerifier, MemoryStore, Pepper};
 /// let pepper = Pepper::generate()?;
-/// let master = MasterKey::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?;
+/// let master = MasterVerifier::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?;
 /// let auth = Authenticator::builder()
 ///     .pepper(pepper)
 ///     .store(MemoryStore::new())
@@ -40,8 +40,8 @@ pub struct AuthenticatorBuilder {
     pepper: Option<Pepper>,
     previous_pepper: Option<Pepper>,
     store: Option<Arc<dyn KeyStore>>,
-    master: Option<MasterKey>,
-    previous_master: Option<MasterKey>,
+    master: Option<MasterVerifier>,
+    previous_master: Option<MasterVerifier>,
     audit: Option<Arc<dyn AuditSink>>,
     brand: Brand,
     max_keys: Option<usize>,
@@ -54,8 +54,8 @@ pub(crate) struct Parts {
     pub(crate) pepper: Pepper,
     pub(crate) previous_pepper: Option<Pepper>,
     pub(crate) store: Arc<dyn KeyStore>,
-    pub(crate) master: Option<MasterKey>,
-    pub(crate) previous_master: Option<MasterKey>,
+    pub(crate) master: Option<MasterVerifier>,
+    pub(crate) previous_master: Option<MasterVerifier>,
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) brand: Brand,
     pub(crate) max_keys: usize,
@@ -120,28 +120,28 @@ impl AuthenticatorBuilder {
     /// # Example
     /// ```
     /// # use spark_auth::*;
-    /// # fn example(pepper: &Pepper) -> Result<(), MasterKeyError> {
+    /// # fn example(pepper: &Pepper) -> Result<(), MasterVerifierError> {
     /// let text = std::env::var("SPARK_MASTER_KEY").unwrap_or_default();
-    /// let builder = Authenticator::builder().master(MasterKey::from_secret(pepper, &text)?);
+    /// let builder = Authenticator::builder().master(MasterVerifier::from_secret(pepper, &text)?);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn master(mut self, master: impl Into<Option<MasterKey>>) -> Self {
+    pub fn master(mut self, master: impl Into<Option<MasterVerifier>>) -> Self {
         self.master = master.into();
         self
     }
 
     /// The master key before it, which still works, until its
-    /// [deadline](MasterKey::ends_at) if it has one. Its uses are audited as such.
+    /// [deadline](MasterVerifier::ends_at) if it has one. Its uses are audited as such.
     ///
     /// # Example
     /// ```
     /// # use spark_auth::*;
-    /// # fn example(new: MasterKey, old: MasterKey) {
+    /// # fn example(new: MasterVerifier, old: MasterVerifier) {
     /// let builder = Authenticator::builder().master(new).previous_master(old);
     /// # }
     /// ```
-    pub fn previous_master(mut self, master: impl Into<Option<MasterKey>>) -> Self {
+    pub fn previous_master(mut self, master: impl Into<Option<MasterVerifier>>) -> Self {
         self.previous_master = master.into();
         self
     }

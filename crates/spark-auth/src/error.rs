@@ -29,6 +29,9 @@ pub enum KeyError {
     /// One of the last 50 characters is no letter or digit.
     #[error("the last 50 characters of a key are letters and digits")]
     Character,
+    /// A master key where a user's was wanted, or the other way round.
+    #[error("this key is of the other kind: user keys hold _sk_, master keys _mk_")]
+    Kind,
     /// The checksum does not match: a typo, or a cut copy.
     #[error("the checksum does not match: the key was mistyped or not copied whole")]
     Checksum,

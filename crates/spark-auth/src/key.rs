@@ -1,6 +1,7 @@
 //! What a key looks like, and how a text is read as one.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use zeroize::Zeroizing;
@@ -13,7 +14,7 @@ use crate::words::{Brand, Environment, Kind, MAX_BRAND_LEN, is_brand};
 pub const MAX_CREDENTIAL_LEN: usize = 256;
 
 /// A regular expression that finds keys in text, for secret scanners. Confirm what it finds with
-/// [`ApiKey::parse`], which checks the checksum offline.
+/// [`UserKey::parse`], which checks the checksum offline.
 pub const KEY_PATTERN: &str = r"\b[a-z0-9]{2,16}_(?:mk|sk)_(?:live|test)_[0-9A-Za-z]{50}\b";
 
 pub(crate) const ID_LEN: usize = 12;
@@ -22,8 +23,15 @@ const BODY_LEN: usize = ID_LEN + SECRET_LEN + base62::CHECKSUM_LEN;
 const MARKER_LEN: usize = "_sk_live_".len();
 const MAX_KEY_LEN: usize = MAX_BRAND_LEN + MARKER_LEN + BODY_LEN;
 
-/// A key in the clear: `{brand}_{mk|sk}_{live|test}_` and 50 base62 characters, of which 12 are the
-/// public id, 32 the secret (190 random bits) and 6 a checksum over everything before them.
+/// The key of a user of the service: it opens the data plane.
+pub type UserKey = ApiKey<ForUsers>;
+
+/// A generated master key: it opens the control plane.
+pub type MasterKey = ApiKey<ForMasters>;
+
+/// A key in the clear, a [`UserKey`] or a [`MasterKey`]: `{brand}_{mk|sk}_{live|test}_` and 50 base62
+/// characters, of which 12 are the public id, 32 the secret (190 random bits) and 6 a checksum over
+/// everything before them.
 ///
 /// It is shown to its owner once. It cannot be printed or serialized by accident: there is no
 /// `Display` and no `Serialize`, `Debug` shows the public id alone, and dropping it wipes its
@@ -31,31 +39,86 @@ const MAX_KEY_LEN: usize = MAX_BRAND_LEN + MARKER_LEN + BODY_LEN;
 ///
 /// # Example
 /// ```
-/// use spark_auth::{ApiKey, Brand, Environment, Kind};
-/// let key = ApiKey::generate(&Brand::default(), Kind::User, Environment::Live)?;
+/// use spark_auth::{Brand, Environment, UserKey};
+/// let key = UserKey::generate(&Brand::default(), Environment::Live)?;
 /// assert!(key.expose().starts_with("spark_sk_live_"));
-/// assert_eq!(ApiKey::parse(key.expose())?.id(), key.id());
+/// assert_eq!(UserKey::parse(key.expose())?.id(), key.id());
 /// assert!(!format!("{key:?}").contains(key.expose()));
 /// # Ok::<(), spark_auth::KeyError>(())
 /// ```
 ///
-/// ```compile_fail
-/// # use spark_auth::{ApiKey, Brand, Environment, Kind};
-/// let key = ApiKey::generate(&Brand::default(), Kind::User, Environment::Live).unwrap();
-/// println!("{key}"); // a key has no Display
+/// A key has no `Display`:
+/// ```compile_fail,E0277
+/// # use spark_auth::{Brand, Environment, UserKey};
+/// let key = UserKey::generate(&Brand::default(), Environment::Live).unwrap();
+/// println!("{key}");
 /// ```
 ///
-/// ```compile_fail
-/// # use spark_auth::{ApiKey, Brand, Environment, Kind};
-/// let key = ApiKey::generate(&Brand::default(), Kind::User, Environment::Live).unwrap();
-/// serde_json::to_string(&key).unwrap(); // a key has no Serialize
+/// It has no `Serialize`:
+/// ```compile_fail,E0277
+/// # use spark_auth::{Brand, Environment, UserKey};
+/// let key = UserKey::generate(&Brand::default(), Environment::Live).unwrap();
+/// serde_json::to_string(&key).unwrap();
 /// ```
-pub struct ApiKey {
+///
+/// And a user's key is no master key:
+/// ```compile_fail,E0308
+/// # use spark_auth::{Brand, Environment, MasterVerifier, Pepper, UserKey};
+/// # let pepper = Pepper::generate().unwrap();
+/// let key = UserKey::generate(&Brand::default(), Environment::Live).unwrap();
+/// MasterVerifier::of(&pepper, &key);
+/// ```
+pub struct ApiKey<K: KeyKind> {
     /// On the heap, so that moving the key leaves no copy behind on the stack.
     text: Zeroizing<Box<str>>,
+    kind: PhantomData<K>,
 }
 
-impl ApiKey {
+/// What a key opens, as a type: [`ForUsers`] or [`ForMasters`].
+///
+/// # Example
+/// ```
+/// use spark_auth::{ForMasters, Kind, KeyKind};
+/// assert_eq!(ForMasters::KIND, Kind::Master);
+/// ```
+pub trait KeyKind: sealed::Sealed {
+    /// The same as a value.
+    const KIND: Kind;
+}
+
+/// Marks the keys of users.
+///
+/// # Example
+/// ```
+/// let _: Option<spark_auth::ApiKey<spark_auth::ForUsers>> = None::<spark_auth::UserKey>;
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub enum ForUsers {}
+
+/// Marks master keys.
+///
+/// # Example
+/// ```
+/// let _: Option<spark_auth::ApiKey<spark_auth::ForMasters>> = None::<spark_auth::MasterKey>;
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub enum ForMasters {}
+
+impl KeyKind for ForUsers {
+    const KIND: Kind = Kind::User;
+}
+
+impl KeyKind for ForMasters {
+    const KIND: Kind = Kind::Master;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::ForUsers {}
+    impl Sealed for super::ForMasters {}
+}
+
+impl<K: KeyKind> ApiKey<K> {
     /// Makes a new key from the operating system's random generator.
     ///
     /// # Errors
@@ -63,15 +126,22 @@ impl ApiKey {
     ///
     /// # Example
     /// ```
-    /// use spark_auth::{ApiKey, Brand, Environment, Kind};
-    /// let master = ApiKey::generate(&Brand::new("acme")?, Kind::Master, Environment::Test)?;
+    /// use spark_auth::{Brand, Environment, MasterKey};
+    /// let master = MasterKey::generate(&Brand::new("acme")?, Environment::Test)?;
     /// assert!(master.expose().starts_with("acme_mk_test_"));
     /// # Ok::<(), spark_auth::KeyError>(())
     /// ```
-    pub fn generate(brand: &Brand, kind: Kind, env: Environment) -> Result<Self, KeyError> {
+    pub fn generate(brand: &Brand, env: Environment) -> Result<Self, KeyError> {
         // Reserved in full beforehand: growing would leave half a secret in freed memory.
         let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_LEN));
-        for part in [brand.as_str(), "_", kind.as_str(), "_", env.as_str(), "_"] {
+        for part in [
+            brand.as_str(),
+            "_",
+            K::KIND.as_str(),
+            "_",
+            env.as_str(),
+            "_",
+        ] {
             text.push_str(part);
         }
         let mut random = Zeroizing::new([0u8; ID_LEN + SECRET_LEN]);
@@ -90,19 +160,25 @@ impl ApiKey {
     ///
     /// # Example
     /// ```
-    /// use spark_auth::{ApiKey, KeyError};
-    /// assert!(matches!(ApiKey::parse("sk-123"), Err(KeyError::Length { len: 6 })));
+    /// use spark_auth::{Brand, Environment, KeyError, MasterKey, UserKey};
+    /// assert!(matches!(UserKey::parse("sk-123"), Err(KeyError::Length { len: 6 })));
+    /// let master = MasterKey::generate(&Brand::default(), Environment::Live)?;
+    /// assert_eq!(UserKey::parse(master.expose()).unwrap_err(), KeyError::Kind);
+    /// # Ok::<(), spark_auth::KeyError>(())
     /// ```
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        split(text).map(|_| Self::keep(text))
+        if split(text)?.kind != K::KIND {
+            return Err(KeyError::Kind);
+        }
+        Ok(Self::keep(text))
     }
 
     /// The key in the clear. Show it to its owner once; keep it nowhere.
     ///
     /// # Example
     /// ```
-    /// # use spark_auth::{ApiKey, Brand, Environment, Kind};
-    /// # let key = ApiKey::generate(&Brand::default(), Kind::User, Environment::Live)?;
+    /// # use spark_auth::{Brand, Environment, UserKey};
+    /// # let key = UserKey::generate(&Brand::default(), Environment::Live)?;
     /// let header = format!("Bearer {}", key.expose());
     /// # Ok::<(), spark_auth::KeyError>(())
     /// ```
@@ -114,8 +190,8 @@ impl ApiKey {
     ///
     /// # Example
     /// ```
-    /// # use spark_auth::{ApiKey, Brand, Environment, Kind};
-    /// # let key = ApiKey::generate(&Brand::default(), Kind::User, Environment::Live)?;
+    /// # use spark_auth::{Brand, Environment, UserKey};
+    /// # let key = UserKey::generate(&Brand::default(), Environment::Live)?;
     /// assert_eq!(key.id().len(), 12);
     /// # Ok::<(), spark_auth::KeyError>(())
     /// ```
@@ -124,41 +200,21 @@ impl ApiKey {
         &self.text[start..start + ID_LEN]
     }
 
-    /// Whether it opens the control plane or the data plane.
-    ///
-    /// # Example
-    /// ```
-    /// # use spark_auth::{ApiKey, Brand, Environment, Kind};
-    /// # let key = ApiKey::generate(&Brand::default(), Kind::User, Environment::Live)?;
-    /// assert_eq!(key.kind(), Kind::User);
-    /// # Ok::<(), spark_auth::KeyError>(())
-    /// ```
-    pub fn kind(&self) -> Kind {
-        match self.marker().0 {
-            "mk" => Kind::Master,
-            _ => Kind::User,
-        }
-    }
-
     /// Whether it was made for live or for test use.
     ///
     /// # Example
     /// ```
-    /// # use spark_auth::{ApiKey, Brand, Environment, Kind};
-    /// # let key = ApiKey::generate(&Brand::default(), Kind::User, Environment::Test)?;
+    /// # use spark_auth::{Brand, Environment, UserKey};
+    /// # let key = UserKey::generate(&Brand::default(), Environment::Test)?;
     /// assert_eq!(key.environment(), Environment::Test);
     /// # Ok::<(), spark_auth::KeyError>(())
     /// ```
     pub fn environment(&self) -> Environment {
-        match self.marker().1 {
-            "test" => Environment::Test,
+        let end = self.text.len() - BODY_LEN;
+        match &self.text[end - MARKER_LEN..end] {
+            "_sk_test_" | "_mk_test_" => Environment::Test,
             _ => Environment::Live,
         }
-    }
-
-    fn marker(&self) -> (&str, &str) {
-        let marker = &self.text[self.text.len() - BODY_LEN - MARKER_LEN..];
-        (&marker[1..3], &marker[4..8])
     }
 
     #[expect(
@@ -172,11 +228,12 @@ impl ApiKey {
     fn keep(text: &str) -> Self {
         Self {
             text: Zeroizing::new(text.into()),
+            kind: PhantomData,
         }
     }
 }
 
-impl FromStr for ApiKey {
+impl<K: KeyKind> FromStr for ApiKey<K> {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
@@ -184,10 +241,10 @@ impl FromStr for ApiKey {
     }
 }
 
-impl fmt::Debug for ApiKey {
+impl<K: KeyKind> fmt::Debug for ApiKey<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKey")
-            .field("kind", &self.kind())
+            .field("kind", &K::KIND)
             .field("environment", &self.environment())
             .field("id", &self.id())
             .field("secret", &"[redacted]")
@@ -254,20 +311,22 @@ mod tests {
 
     use super::*;
 
-    fn key(brand: &str, kind: Kind, env: Environment) -> ApiKey {
-        ApiKey::generate(&Brand::new(brand).unwrap(), kind, env).unwrap()
+    fn key(brand: &str, env: Environment) -> UserKey {
+        UserKey::generate(&Brand::new(brand).unwrap(), env).unwrap()
     }
 
     #[test]
     fn the_longest_and_the_shortest_brand_give_keys_that_parse() {
         for brand in ["ab", "0123456789abcdef", "live", "sk"] {
-            for kind in [Kind::User, Kind::Master] {
-                for env in [Environment::Live, Environment::Test] {
-                    let made = key(brand, kind, env);
-                    let read = ApiKey::parse(made.expose()).unwrap();
-                    assert_eq!((read.kind(), read.environment()), (kind, env));
-                    assert_eq!(read.id(), made.id());
-                }
+            for env in [Environment::Live, Environment::Test] {
+                let made = key(brand, env);
+                let read = UserKey::parse(made.expose()).unwrap();
+                assert_eq!((read.environment(), read.id()), (env, made.id()));
+                let master = MasterKey::generate(&Brand::new(brand).unwrap(), env).unwrap();
+                let read = MasterKey::parse(master.expose()).unwrap();
+                assert_eq!((read.environment(), read.id()), (env, master.id()));
+                assert_eq!(UserKey::parse(master.expose()).unwrap_err(), KeyError::Kind);
+                assert_eq!(MasterKey::parse(made.expose()).unwrap_err(), KeyError::Kind);
             }
         }
         for brand in ["", "a", "Spark", "sp_ark", "spärk", "0123456789abcdefg"] {
@@ -277,7 +336,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_named() {
-        let good = key("spark", Kind::User, Environment::Live);
+        let good = key("spark", Environment::Live);
         let good = good.expose();
         let swapped = |from: &str, to: &str| good.replace(from, to);
         for (text, expected) in [
@@ -290,13 +349,13 @@ mod tests {
             (format!("{good} "), KeyError::Marker),
             (format!("{}-", &good[..good.len() - 1]), KeyError::Character),
         ] {
-            assert_eq!(ApiKey::parse(&text).unwrap_err(), expected);
+            assert_eq!(UserKey::parse(&text).unwrap_err(), expected);
         }
     }
 
     #[test]
     fn debug_shows_the_id_and_not_the_secret() {
-        let key = key("spark", Kind::User, Environment::Live);
+        let key = key("spark", Environment::Live);
         let shown = format!("{key:?}");
         assert!(shown.contains(key.id()));
         let secret = &key.expose()[key.expose().len() - SECRET_LEN - 6..];
@@ -306,23 +365,23 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in "\\PC{0,300}") {
-            let _ = ApiKey::parse(&text);
+            let _ = UserKey::parse(&text);
         }
 
         #[test]
         fn any_bytes_in_the_shape_of_a_key_are_read_without_a_panic(
             brand in "[a-z0-9_é]{0,20}", marker in "_(mk|sk|xx)_(live|test|none)_", body in "[ -~é]{40,60}"
         ) {
-            let _ = ApiKey::parse(&format!("{brand}{marker}{body}"));
+            let _ = UserKey::parse(&format!("{brand}{marker}{body}"));
         }
 
         #[test]
         fn a_single_changed_character_is_noticed(at in 0usize..64, to in "[0-9A-Za-z]") {
-            let good = key("spark", Kind::User, Environment::Live);
+            let good = key("spark", Environment::Live);
             let mut text = good.expose().to_owned();
             prop_assume!(&text[at..=at] != to.as_str());
             text.replace_range(at..=at, &to);
-            prop_assert!(ApiKey::parse(&text).is_err());
+            prop_assert!(UserKey::parse(&text).is_err());
         }
     }
 }

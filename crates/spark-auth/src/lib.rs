@@ -49,10 +49,12 @@ pub use extract::{Caller, MasterCaller, UserCaller};
 pub use file_store::FileStore;
 pub use future::AuthFuture;
 pub use info::KeyInfo;
-pub use key::{ApiKey, KEY_PATTERN, MAX_CREDENTIAL_LEN};
+pub use key::{
+    ApiKey, ForMasters, ForUsers, KEY_PATTERN, KeyKind, MAX_CREDENTIAL_LEN, MasterKey, UserKey,
+};
 pub use layer::AuthLayer;
 pub use mac::Mac;
-pub use master::MasterKey;
+pub use master::MasterVerifier;
 pub use new_key::NewKey;
 pub use pepper::{Pepper, PepperId};
 pub use record::{Issued, KeyRecord, KeyState, KeyStatus, MAX_LABEL_LEN, MAX_SCOPES};

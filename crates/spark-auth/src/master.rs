@@ -6,7 +6,7 @@ use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::error::MasterKeyError;
-use crate::key::{self, ApiKey};
+use crate::key::{self, MasterKey};
 use crate::mac::Mac;
 use crate::pepper::{Pepper, PepperId};
 use crate::strength::check_free_text;
@@ -18,23 +18,23 @@ use crate::words::Kind;
 ///
 /// # Example
 /// ```
-/// use spark_auth::{ApiKey, Brand, Environment, Kind, MasterKey, Pepper};
+/// use spark_auth::{Brand, Environment, MasterKey, MasterVerifier, Pepper};
 /// let pepper = Pepper::generate()?;
 /// // The first start makes one, shows it once, and keeps one line of text.
-/// let key = ApiKey::generate(&Brand::default(), Kind::Master, Environment::Live)?;
-/// let kept = MasterKey::from_key(&pepper, &key)?.to_stored();
+/// let key = MasterKey::generate(&Brand::default(), Environment::Live)?;
+/// let kept = MasterVerifier::of(&pepper, &key).to_stored();
 /// // Every later start reads that line.
-/// let master = MasterKey::from_stored(&kept)?;
+/// let master = MasterVerifier::from_stored(&kept)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// ```compile_fail
-/// # use spark_auth::{Authenticator, ApiKey};
-/// # fn key() -> ApiKey { unimplemented!() }
-/// Authenticator::builder().master(key()); // a key is not a master key
+/// ```compile_fail,E0277
+/// # use spark_auth::{Authenticator, UserKey};
+/// # fn key() -> UserKey { unimplemented!() }
+/// Authenticator::builder().master(key());
 /// ```
 #[derive(Clone)]
-pub struct MasterKey {
+pub struct MasterVerifier {
     mac: Mac,
     pepper: PepperId,
     /// Whether the text is in the form of a key. Free text costs a MAC for every malformed
@@ -43,25 +43,19 @@ pub struct MasterKey {
     ends_at: Option<Duration>,
 }
 
-impl MasterKey {
-    /// From a key of the kind [`Kind::Master`].
-    ///
-    /// # Errors
-    /// [`MasterKeyError::UserKey`] for a user key.
+impl MasterVerifier {
+    /// From a generated key.
     ///
     /// # Example
     /// ```
     /// # use spark_auth::*;
     /// # let pepper = Pepper::generate()?;
-    /// let user = ApiKey::generate(&Brand::default(), Kind::User, Environment::Live)?;
-    /// assert!(matches!(MasterKey::from_key(&pepper, &user), Err(MasterKeyError::UserKey)));
+    /// let key = MasterKey::generate(&Brand::default(), Environment::Live)?;
+    /// let verifier = MasterVerifier::of(&pepper, &key);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn from_key(pepper: &Pepper, key: &ApiKey) -> Result<Self, MasterKeyError> {
-        match key.kind() {
-            Kind::Master => Ok(Self::keyed(pepper, key.expose(), false)),
-            Kind::User => Err(MasterKeyError::UserKey),
-        }
+    pub fn of(pepper: &Pepper, key: &MasterKey) -> Self {
+        Self::keyed(pepper, key.expose(), false)
     }
 
     /// From what an operator put into the environment or a file: a master key, or a secret of
@@ -72,9 +66,9 @@ impl MasterKey {
     ///
     /// # Example
     /// ```
-    /// use spark_auth::{MasterKey, MasterKeyError, Pepper};
+    /// use spark_auth::{MasterVerifier, MasterKeyError, Pepper};
     /// let pepper = Pepper::generate()?;
-    /// let weak = MasterKey::from_secret(&pepper, "changeme-changeme-changeme-changeme");
+    /// let weak = MasterVerifier::from_secret(&pepper, "changeme-changeme-changeme-changeme");
     /// assert!(matches!(weak, Err(MasterKeyError::Placeholder { word: "changeme" })));
     /// # Ok::<(), spark_auth::PepperError>(())
     /// ```
@@ -96,7 +90,7 @@ impl MasterKey {
     ///
     /// # Example
     /// ```
-    /// assert!(spark_auth::MasterKey::from_stored("").is_err());
+    /// assert!(spark_auth::MasterVerifier::from_stored("").is_err());
     /// ```
     pub fn from_stored(line: &str) -> Result<Self, MasterKeyError> {
         let fields: Vec<_> = line.split_whitespace().take(5).collect();
@@ -116,9 +110,9 @@ impl MasterKey {
     ///
     /// # Example
     /// ```
-    /// # use spark_auth::{MasterKey, Pepper};
+    /// # use spark_auth::{MasterVerifier, Pepper};
     /// # let pepper = Pepper::generate()?;
-    /// let master = MasterKey::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?;
+    /// let master = MasterVerifier::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?;
     /// assert!(master.to_stored().starts_with("spark-master text "));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -132,9 +126,9 @@ impl MasterKey {
     ///
     /// # Example
     /// ```
-    /// # use {spark_auth::{MasterKey, Pepper}, std::time::Duration};
+    /// # use {spark_auth::{MasterVerifier, Pepper}, std::time::Duration};
     /// # let pepper = Pepper::generate()?;
-    /// let old = MasterKey::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?
+    /// let old = MasterVerifier::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?
     ///     .ends_at(Duration::from_secs(2_000_000_000));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -169,9 +163,9 @@ impl MasterKey {
     }
 }
 
-impl fmt::Debug for MasterKey {
+impl fmt::Debug for MasterVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MasterKey")
+        f.debug_struct("MasterVerifier")
             .field("pepper", &self.pepper)
             .field("ends_at", &self.ends_at)
             .finish_non_exhaustive()
@@ -183,8 +177,8 @@ mod tests {
     use super::*;
     use crate::words::{Brand, Environment};
 
-    fn judge(text: &str) -> Result<MasterKey, MasterKeyError> {
-        MasterKey::from_secret(&Pepper::generate().unwrap(), text)
+    fn judge(text: &str) -> Result<MasterVerifier, MasterKeyError> {
+        MasterVerifier::from_secret(&Pepper::generate().unwrap(), text)
     }
 
     #[test]
@@ -249,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_mistyped_master_key_is_not_taken_for_a_secret_of_ones_own() {
-        let key = ApiKey::generate(&Brand::default(), Kind::Master, Environment::Live).unwrap();
+        let key = MasterKey::generate(&Brand::default(), Environment::Live).unwrap();
         let cut = &key.expose()[..key.expose().len() - 1];
         assert!(matches!(judge(cut), Err(MasterKeyError::Broken(_))));
         assert!(judge(key.expose()).is_ok());
@@ -258,9 +252,9 @@ mod tests {
     #[test]
     fn the_stored_form_comes_back() {
         let pepper = Pepper::generate().unwrap();
-        let key = ApiKey::generate(&Brand::default(), Kind::Master, Environment::Live).unwrap();
-        let master = MasterKey::from_key(&pepper, &key).unwrap();
-        let again = MasterKey::from_stored(&format!("{}\n", master.to_stored())).unwrap();
+        let key = MasterKey::generate(&Brand::default(), Environment::Live).unwrap();
+        let master = MasterVerifier::of(&pepper, &key);
+        let again = MasterVerifier::from_stored(&format!("{}\n", master.to_stored())).unwrap();
         let mac = pepper.master_mac(key.expose());
         assert!(bool::from(again.accepts(&mac, Duration::ZERO)));
         assert!(!master.to_stored().contains(key.expose()));
@@ -271,7 +265,10 @@ mod tests {
             "a b c d e f",
         ] {
             assert!(
-                matches!(MasterKey::from_stored(line), Err(MasterKeyError::Stored)),
+                matches!(
+                    MasterVerifier::from_stored(line),
+                    Err(MasterKeyError::Stored)
+                ),
                 "{line}"
             );
         }
@@ -282,7 +279,9 @@ mod tests {
         let pepper = Pepper::generate().unwrap();
         let text = "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p";
         let end = Duration::from_secs(10);
-        let master = MasterKey::from_secret(&pepper, text).unwrap().ends_at(end);
+        let master = MasterVerifier::from_secret(&pepper, text)
+            .unwrap()
+            .ends_at(end);
         let mac = pepper.master_mac(text);
         assert!(bool::from(
             master.accepts(&mac, end - Duration::from_nanos(1))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use spark_core::{Name, Scopes};
 
-use crate::key::ApiKey;
+use crate::key::UserKey;
 use crate::mac::Mac;
 use crate::pepper::PepperId;
 use crate::words::Environment;
@@ -159,7 +159,7 @@ pub struct Issued {
     /// What is kept.
     pub record: KeyRecord,
     /// What its owner gets.
-    pub key: ApiKey,
+    pub key: UserKey,
 }
 
 pub(crate) fn is_label(label: &str) -> bool {

@@ -11,7 +11,7 @@ use crate::authenticator::Authenticator;
 use crate::error::Rejected;
 use crate::index::{Entry, KeyId};
 use crate::key::{self, KeyParts, MAX_CREDENTIAL_LEN};
-use crate::master::MasterKey;
+use crate::master::MasterVerifier;
 use crate::pepper::{Pepper, PepperId};
 use crate::record::KeyStatus;
 use crate::strength::MIN_MASTER_SECRET_LEN;
@@ -159,7 +159,7 @@ impl Authenticator {
         Ok(Principal::Master)
     }
 
-    fn masters(&self) -> [Option<&MasterKey>; 2] {
+    fn masters(&self) -> [Option<&MasterVerifier>; 2] {
         let parts = self.parts();
         [parts.master.as_ref(), parts.previous_master.as_ref()]
     }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocation_counter::measure;
-use common::{START, house_with, key, name, with_another_secret};
+use common::{START, house_with, name, user_key, with_another_secret};
 use http::{Request, Response};
 use spark_auth::{
-    AuthLayer, Authenticator, Change, KeyRecord, KeyStore, Kind, NewKey, RequireLayer, StoreError,
+    AuthLayer, Authenticator, Change, KeyRecord, KeyStore, NewKey, RequireLayer, StoreError,
 };
 use spark_core::Context;
 use tower::{Service, ServiceBuilder, service_fn};
@@ -28,7 +28,7 @@ fn verifying_allocates_nothing() {
     }
     // A refusal pays for its audit event: the id, as a name.
     let wrong = with_another_secret(&keys[0]);
-    let unknown = key(Kind::User);
+    let unknown = user_key();
     house.events.take();
     for key in [wrong, unknown] {
         let cost = measure(|| drop(house.auth.verify(key.expose())));

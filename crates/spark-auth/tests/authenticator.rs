@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{House, START, house, house_with, key, name, with_another_secret, with_checksum};
+use common::{
+    House, START, house, house_with, master_key, name, user_key, with_another_secret, with_checksum,
+};
 use proptest::prelude::*;
 use spark_auth::{
     AuditEvent, AuthError, Authenticator, BuildError, Change, KeyRecord, KeyState, KeyStatus,
-    KeyStore, Kind, MAX_OVERLAP, MasterKey, MemoryStore, NewKey, Pepper, Rejected, StoreError,
+    KeyStore, MAX_OVERLAP, MasterVerifier, MemoryStore, NewKey, Pepper, Rejected, StoreError,
 };
 use spark_core::{Name, Principal};
 
@@ -67,12 +69,12 @@ fn each_bad_credential_has_its_reason() {
         (&"x".repeat(64 * 1024), Rejected::Malformed),
         (&text[..text.len() - 1], Rejected::Malformed),
         (&format!("{text}\0"), Rejected::Malformed),
-        (key(Kind::User).expose(), Rejected::UnknownKey),
-        (key(Kind::Master).expose(), Rejected::WrongMaster),
+        (user_key().expose(), Rejected::UnknownKey),
+        (master_key().expose(), Rejected::WrongMaster),
         (with_another_secret(&good).expose(), Rejected::WrongSecret),
-        (relabelled.expose(), Rejected::WrongSecret),
-        (promoted.expose(), Rejected::WrongMaster),
-        (demoted.expose(), Rejected::UnknownKey),
+        (&relabelled, Rejected::WrongSecret),
+        (&promoted, Rejected::WrongMaster),
+        (&demoted, Rejected::UnknownKey),
     ] {
         assert_eq!(house.auth.verify(credential), Err(reason), "{reason}");
     }
@@ -232,17 +234,13 @@ fn fields_that_cannot_be_used_are_named() {
 #[test]
 fn both_master_slots_work_and_the_previous_one_ends() {
     let house = house();
-    let (current, previous) = (key(Kind::Master), key(Kind::Master));
+    let (current, previous) = (master_key(), master_key());
     let auth = Authenticator::builder()
         .clock(house.clock.clock())
         .pepper(house.pepper.clone())
         .store(MemoryStore::new())
-        .master(MasterKey::from_key(&house.pepper, &current).unwrap())
-        .previous_master(
-            MasterKey::from_key(&house.pepper, &previous)
-                .unwrap()
-                .ends_at(START + SECOND),
-        )
+        .master(MasterVerifier::of(&house.pepper, &current))
+        .previous_master(MasterVerifier::of(&house.pepper, &previous).ends_at(START + SECOND))
         .audit(house.events.clone())
         .build()
         .unwrap();
@@ -262,7 +260,7 @@ fn an_operators_own_secret_works_and_makes_nothing_else_work() {
     let pepper = Pepper::generate().unwrap();
     let secret = "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p";
     let auth = Authenticator::builder()
-        .master(MasterKey::from_secret(&pepper, secret).unwrap())
+        .master(MasterVerifier::from_secret(&pepper, secret).unwrap())
         .pepper(pepper)
         .store(MemoryStore::new())
         .build()
@@ -271,7 +269,7 @@ fn an_operators_own_secret_works_and_makes_nothing_else_work() {
     assert_eq!(auth.verify(&secret[1..]), Err(Rejected::Malformed));
     assert_eq!(auth.verify(&format!("{secret}0")), Err(Rejected::Malformed));
     assert_eq!(
-        auth.verify(key(Kind::Master).expose()),
+        auth.verify(master_key().expose()),
         Err(Rejected::WrongMaster)
     );
 }
@@ -301,7 +299,7 @@ fn keys_of_the_previous_pepper_work_and_a_wrong_pepper_stops_the_start() {
         builder().build(),
         Err(BuildError::WrongPepper { keys: 1, .. })
     ));
-    let master = MasterKey::from_key(&house.pepper, &house.master).unwrap();
+    let master = MasterVerifier::of(&house.pepper, &house.master);
     let error = builder().master(master.clone()).build();
     assert!(matches!(error, Err(BuildError::MasterPepper { .. })));
 

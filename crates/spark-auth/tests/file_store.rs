@@ -8,9 +8,9 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{key, name};
+use common::{name, user_key};
 use spark_auth::{
-    Authenticator, FileStore, Issued, KeyStore, Kind, NewKey, Pepper, Rejected, StoreError,
+    Authenticator, FileStore, Issued, KeyStore, NewKey, Pepper, Rejected, StoreError,
 };
 use tempfile::TempDir;
 
@@ -221,10 +221,7 @@ fn a_crash_in_the_middle_of_compaction_leaves_the_old_file() {
     fs::write(dir.path().join("keys.log.new"), "half a fi").unwrap();
     let auth = open(dir.path(), &pepper);
     assert!(auth.verify(kept.key.expose()).is_ok());
-    assert_eq!(
-        auth.verify(key(Kind::User).expose()),
-        Err(Rejected::UnknownKey)
-    );
+    assert_eq!(auth.verify(user_key().expose()), Err(Rejected::UnknownKey));
 }
 
 #[test]

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{House, START, ThreeFailures, house, key, name, with_another_secret};
+use common::{House, START, ThreeFailures, house, master_key, name, user_key, with_another_secret};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use spark_auth::{AuditEvent, AuthLayer, Kind, MasterKey, NewKey, Rejected, RequireLayer};
+use spark_auth::{AuditEvent, AuthLayer, MasterVerifier, NewKey, Rejected, RequireLayer};
 use spark_core::testing::{TestBody, contract};
 use spark_core::{ClientIp, Context, Principal, Refusal, Shape};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
@@ -140,8 +140,8 @@ async fn all_bad_credentials_get_one_identical_answer_in_every_mode() {
     let bad = [
         "nonsense".to_owned(),
         "x".repeat(5_000),
-        key(Kind::User).expose().to_owned(),
-        key(Kind::Master).expose().to_owned(),
+        user_key().expose().to_owned(),
+        master_key().expose().to_owned(),
         with_another_secret(&early.key).expose().to_owned(),
         revoked.key.expose().to_owned(),
         expired.key.expose().to_owned(),
@@ -266,15 +266,20 @@ async fn guessing_is_throttled_per_address_and_only_where_a_credential_is_sent()
     let layer =
         AuthLayer::optional(house.auth.clone()).throttle(Arc::new(ThreeFailures::default()));
     for _ in 0..3 {
-        let seen = send_bearer(&layer, "/", key(Kind::Master).expose()).await;
+        let seen = send_bearer(&layer, "/", master_key().expose()).await;
         assert_eq!(seen.status, StatusCode::UNAUTHORIZED);
     }
     house.events.take();
     // The address waits, the master too; a user's key that works passes.
     let working = send_bearer(&layer, "/", good.expose()).await;
     assert_eq!(working.body, "user acme");
-    for credential in [key(Kind::Master), key(Kind::User), house.master] {
-        let seen = send_bearer(&layer, "/", credential.expose()).await;
+    let strangers = (master_key(), user_key());
+    for credential in [
+        strangers.0.expose(),
+        strangers.1.expose(),
+        house.master.expose(),
+    ] {
+        let seen = send_bearer(&layer, "/", credential).await;
         assert_eq!(seen.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(seen.headers[RETRY_AFTER], "30");
         assert_eq!(seen.refusal.unwrap().code, "too_many_failures");
@@ -437,7 +442,7 @@ async fn an_operators_own_master_secret_travels_in_both_headers() {
     let house = house();
     let secret = "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p";
     let auth = spark_auth::Authenticator::builder()
-        .master(MasterKey::from_secret(&house.pepper, secret).unwrap())
+        .master(MasterVerifier::from_secret(&house.pepper, secret).unwrap())
         .pepper(house.pepper.clone())
         .store(house.store.clone())
         .build()

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use common::{house, key, name};
+use common::{house, name, user_key};
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use spark_auth::{AuthLayer, Kind, NewKey, RequireLayer};
+use spark_auth::{AuthLayer, NewKey, RequireLayer};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 #[test]
@@ -46,7 +46,7 @@ fn decisions_and_changes_are_counted() {
             ("/", Some(user.key.expose())),
             ("/", Some(house.master.expose())),
             ("/", Some(gone.key.expose())),
-            ("/", Some(key(Kind::User).expose())),
+            ("/", Some(user_key().expose())),
             ("/", Some("junk")),
         ] {
             let mut request = Request::get(path);

@@ -7,11 +7,11 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use common::{house, key, with_another_secret};
+use common::{house, master_key, user_key, with_another_secret};
 use http::Request;
 use http_body_util::{BodyExt, Empty, Full};
 use spark_auth::{
-    AuthLayer, Authenticator, FileStore, Kind, MasterKey, NewKey, Pepper, RequireLayer,
+    AuthLayer, Authenticator, FileStore, MasterVerifier, NewKey, Pepper, RequireLayer,
 };
 use spark_core::Name;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -43,13 +43,13 @@ async fn nothing_that_is_written_holds_a_secret() {
 
     let dir = tempfile::tempdir().unwrap();
     let pepper = Pepper::generate().unwrap();
-    let master = key(Kind::Master);
+    let master = master_key();
     let own_secret = "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p";
     let auth = Authenticator::builder()
         .pepper(pepper.clone())
         .store(FileStore::open(dir.path()).unwrap())
-        .master(MasterKey::from_key(&pepper, &master).unwrap())
-        .previous_master(MasterKey::from_secret(&pepper, own_secret).unwrap())
+        .master(MasterVerifier::of(&pepper, &master))
+        .previous_master(MasterVerifier::from_secret(&pepper, own_secret).unwrap())
         .build()
         .unwrap();
     let issued = auth.issue(NewKey::new(Name::new("acme").unwrap())).unwrap();
@@ -72,7 +72,7 @@ async fn nothing_that_is_written_holds_a_secret() {
     );
     shown += &serde_json::to_string(&auth.list()).unwrap();
 
-    let unknown = key(Kind::User);
+    let unknown = user_key();
     let wrong = with_another_secret(&issued.key);
     let broken = format!("{}x", master.expose());
     let secrets = [
@@ -97,8 +97,8 @@ async fn nothing_that_is_written_holds_a_secret() {
         let (parts, body) = service.oneshot(request).await.unwrap().into_parts();
         shown += &format!("{parts:?} {body:?}");
         shown += std::str::from_utf8(&body.collect().await.unwrap().to_bytes()).unwrap();
-        shown += &format!("{:?}", spark_auth::ApiKey::parse(secret));
-        shown += &format!("{:?}", MasterKey::from_secret(&pepper, secret));
+        shown += &format!("{:?}", spark_auth::UserKey::parse(secret));
+        shown += &format!("{:?}", MasterVerifier::from_secret(&pepper, secret));
         shown += &format!("{:?}", auth.verify(secret));
     }
 

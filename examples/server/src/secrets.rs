@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use spark_auth::{
-    ApiKey, Brand, Environment, Kind, MasterKey, Pepper, read_secret_file, write_secret_file,
+    Brand, Environment, MasterKey, MasterVerifier, Pepper, read_secret_file, write_secret_file,
 };
 
 use crate::ask::chain;
@@ -17,8 +17,8 @@ const MASTER_KEY: &str = "master.key";
 /// What keys are checked with.
 pub(crate) struct Secrets {
     pub pepper: Pepper,
-    pub master: MasterKey,
-    pub previous_master: Option<MasterKey>,
+    pub master: MasterVerifier,
+    pub previous_master: Option<MasterVerifier>,
 }
 
 /// Why there are no secrets to start with: a sentence with the mend.
@@ -93,7 +93,7 @@ pub(crate) fn pepper(
 /// When the operating system gives no random bytes.
 pub(crate) fn scratch() -> Result<Secrets, SecretError> {
     let pepper = Pepper::generate().map_err(|e| error(e.to_string()))?;
-    let master = MasterKey::from_key(&pepper, &new_master()?).map_err(|e| error(e.to_string()))?;
+    let master = MasterVerifier::of(&pepper, &new_master()?);
     Ok(Secrets {
         pepper,
         master,
@@ -105,8 +105,8 @@ pub(crate) fn scratch() -> Result<Secrets, SecretError> {
 ///
 /// # Errors
 /// When the operating system gives no random bytes.
-pub(crate) fn new_master() -> Result<ApiKey, SecretError> {
-    let made = ApiKey::generate(&Brand::default(), Kind::Master, Environment::Live);
+pub(crate) fn new_master() -> Result<MasterKey, SecretError> {
+    let made = MasterKey::generate(&Brand::default(), Environment::Live);
     made.map_err(|e| error(e.to_string()))
 }
 
@@ -137,8 +137,8 @@ pub(crate) fn from_environment(
     }
 }
 
-fn master_of(variable: &str, pepper: &Pepper, text: &str) -> Result<MasterKey, SecretError> {
-    MasterKey::from_secret(pepper, text).map_err(|e| {
+fn master_of(variable: &str, pepper: &Pepper, text: &str) -> Result<MasterVerifier, SecretError> {
+    MasterVerifier::from_secret(pepper, text).map_err(|e| {
         error(format!(
             "{variable}: {e} (`spark-server keys new-master` makes a good one)"
         ))
@@ -170,10 +170,10 @@ fn stored_or_made(
     folder: &Path,
     listen: &[SocketAddr],
     pepper: &Pepper,
-) -> Result<MasterKey, SecretError> {
+) -> Result<MasterVerifier, SecretError> {
     let path = folder.join(MASTER_MAC);
     if path.exists() {
-        return MasterKey::from_stored(&read(&path)?)
+        return MasterVerifier::from_stored(&read(&path)?)
             .map_err(|e| error(format!("{}: {e}", path.display())));
     }
     if let Some(open) = listen.iter().find(|address| !address.ip().is_loopback()) {
@@ -184,7 +184,7 @@ fn stored_or_made(
         )));
     }
     let key = new_master()?;
-    let master = MasterKey::from_key(pepper, &key).map_err(|e| error(e.to_string()))?;
+    let master = MasterVerifier::of(pepper, &key);
     // The key first: a crash in between leaves a key without a MAC, and the next start makes both.
     let key_path = folder.join(MASTER_KEY);
     write(&key_path, key.expose())?;
@@ -194,7 +194,7 @@ fn stored_or_made(
 }
 
 /// To a person, never to a log.
-fn show_once(key: &ApiKey, path: &Path, listen: &[SocketAddr]) {
+fn show_once(key: &MasterKey, path: &Path, listen: &[SocketAddr]) {
     let address = listen.first().map_or_else(String::new, ToString::to_string);
     let mut out = std::io::stdout();
     if !out.is_terminal() {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spark_auth::{
-    ApiKey, AuditEvent, AuditSink, Authenticator, Brand, Environment, FailureThrottle, Issued,
-    Kind, MasterKey, MemoryStore, NewKey, Pepper,
+    AuditEvent, AuditSink, Authenticator, Brand, Environment, FailureThrottle, Issued, MasterKey,
+    MasterVerifier, MemoryStore, NewKey, Pepper, UserKey,
 };
 use spark_core::testing::TestClock;
 use spark_core::{ClientIp, Name};
@@ -22,7 +22,7 @@ pub struct House {
     pub clock: TestClock,
     pub pepper: Pepper,
     pub store: MemoryStore,
-    pub master: ApiKey,
+    pub master: MasterKey,
     pub events: Events,
 }
 
@@ -30,8 +30,12 @@ pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-pub fn key(kind: Kind) -> ApiKey {
-    ApiKey::generate(&Brand::default(), kind, Environment::Live).unwrap()
+pub fn user_key() -> UserKey {
+    UserKey::generate(&Brand::default(), Environment::Live).unwrap()
+}
+
+pub fn master_key() -> MasterKey {
+    MasterKey::generate(&Brand::default(), Environment::Live).unwrap()
 }
 
 pub fn house() -> House {
@@ -43,13 +47,13 @@ pub fn house_with(max_keys: usize) -> House {
     clock.set_unix_time(START);
     let pepper = Pepper::generate().unwrap();
     let store = MemoryStore::new();
-    let master = key(Kind::Master);
+    let master = master_key();
     let events = Events::default();
     let auth = Authenticator::builder()
         .clock(clock.clock())
         .pepper(pepper.clone())
         .store(store.clone())
-        .master(MasterKey::from_key(&pepper, &master).unwrap())
+        .master(MasterVerifier::of(&pepper, &master))
         .audit(events.clone())
         .max_keys(max_keys)
         .build()
@@ -104,17 +108,18 @@ impl FailureThrottle for ThreeFailures {
 }
 
 /// A key with the id of `key`, another secret, and a checksum that holds.
-pub fn with_another_secret(key: &ApiKey) -> ApiKey {
-    with_checksum(|text| {
-        let other = self::key(Kind::User);
+pub fn with_another_secret(key: &UserKey) -> UserKey {
+    let text = with_checksum(|text| {
+        let other = user_key();
         let other = other.expose();
         text.push_str(&key.expose()[..key.expose().len() - 38]);
         text.push_str(&other[other.len() - 38..other.len() - 6]);
-    })
+    });
+    UserKey::parse(&text).unwrap()
 }
 
 /// A key whose first part `write` makes; the checksum is added.
-pub fn with_checksum(write: impl FnOnce(&mut String)) -> ApiKey {
+pub fn with_checksum(write: impl FnOnce(&mut String)) -> String {
     let mut text = String::new();
     write(&mut text);
     let alphabet: Vec<char> = ('0'..='9').chain('A'..='Z').chain('a'..='z').collect();
@@ -122,7 +127,7 @@ pub fn with_checksum(write: impl FnOnce(&mut String)) -> ApiKey {
     for place in (0..6).rev() {
         text.push(alphabet[(u64::from(crc) / 62u64.pow(place) % 62) as usize]);
     }
-    ApiKey::parse(&text).unwrap()
+    text
 }
 
 /// Bit by bit, as a check on the one that the crate uses.
