@@ -52,8 +52,8 @@ struct Inner {
     parts: Parts,
     /// What an unknown id is compared with.
     dummy: Mac,
-    /// Held by whoever changes keys; counts the changes.
-    revision: Mutex<u64>,
+    /// Held by whoever changes keys.
+    changing: Mutex<()>,
 }
 
 impl Authenticator {
@@ -69,7 +69,7 @@ impl Authenticator {
 
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(Inner {
-            revision: Mutex::new(parts.revision),
+            changing: Mutex::new(()),
             dummy: Mac::of_nothing(),
             parts,
         }))
@@ -91,14 +91,14 @@ impl Authenticator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn issue(&self, new: NewKey) -> Result<Issued, AuthError> {
-        let mut revision = self.lock();
+        let changing = self.lock();
         let now = whole_millis(self.now());
         new.check(now)?;
         let mut changes = self.make_room(now)?;
-        let issued = self.make(new, now, next(&mut revision))?;
+        let issued = self.make(new, now)?;
         changes.push(Change::Put(Box::new(issued.record.clone())));
         self.commit(changes)?;
-        drop(revision);
+        drop(changing);
         metrics::key_changed("issued", self.len());
         self.audit(&AuditEvent::Issued {
             key_id: issued.record.id.clone(),
@@ -136,7 +136,7 @@ impl Authenticator {
                 problem: "use at most 30 days",
             });
         }
-        let mut revision = self.lock();
+        let changing = self.lock();
         let now = whole_millis(self.now());
         let mut old = self.entry(id)?.record.clone();
         if let Some(successor) = old.replaced_by {
@@ -154,11 +154,13 @@ impl Authenticator {
             scopes: old.scopes.iter().cloned().collect(),
             not_before: old.not_before,
             expires_at: old.expires_at,
+            owner: old.owner.clone(),
+            ip_allow: old.ip_allow.to_vec(),
         };
         let mut changes = self.make_room(now)?;
-        let issued = self.make(new, now, next(&mut revision))?;
+        let issued = self.make(new, now)?;
         old.replaced_by = Some(issued.record.id.clone());
-        old.revision = next(&mut revision);
+        old.revision += 1;
         if overlap.is_zero() {
             old.state = KeyState::Revoked { at: now };
         } else {
@@ -168,7 +170,7 @@ impl Authenticator {
         changes.push(Change::Put(Box::new(issued.record.clone())));
         changes.push(Change::Put(Box::new(old)));
         self.commit(changes)?;
-        drop(revision);
+        drop(changing);
         metrics::key_changed("rotated", self.len());
         if let Some(key_id) = KeyId::of(id).and_then(Into::into) {
             self.audit(&AuditEvent::Rotated {
@@ -198,13 +200,13 @@ impl Authenticator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn revoke(&self, id: &str) -> Result<KeyInfo, AuthError> {
-        let mut revision = self.lock();
+        let changing = self.lock();
         let now = whole_millis(self.now());
         let entry = self.entry(id)?;
         let mut record = entry.record.clone();
         if !matches!(record.state, KeyState::Revoked { .. }) {
             record.state = KeyState::Revoked { at: now };
-            record.revision = next(&mut revision);
+            record.revision += 1;
         } else if !entry.unsaved {
             return Ok(KeyInfo::of(&record, now));
         }
@@ -213,7 +215,7 @@ impl Authenticator {
         revoked.unsaved = true;
         self.set(&record.id, Some(revoked));
         let saved = self.commit(vec![Change::Put(Box::new(record.clone()))]);
-        drop(revision);
+        drop(changing);
         metrics::key_changed("revoked", self.len());
         self.audit(&AuditEvent::Revoked {
             key_id: record.id.clone(),
@@ -301,9 +303,9 @@ impl Authenticator {
         self.0.parts.clock.unix_time()
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
+    fn lock(&self) -> MutexGuard<'_, ()> {
         self.0
-            .revision
+            .changing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -325,7 +327,7 @@ impl Authenticator {
     }
 
     /// A new key and its record, under an id that no other key has.
-    fn make(&self, new: NewKey, now: Duration, revision: u64) -> Result<Issued, AuthError> {
+    fn make(&self, new: NewKey, now: Duration) -> Result<Issued, AuthError> {
         let parts = &self.0.parts;
         let key = loop {
             let key = UserKey::generate(&parts.brand, new.environment)
@@ -347,9 +349,12 @@ impl Authenticator {
             expires_at: new.expires_at.map(whole_millis),
             state: KeyState::Active,
             replaced_by: None,
-            revision,
+            revision: 1,
             pepper: parts.pepper.id(),
             mac: parts.pepper.user_mac(&key.parts()),
+            owner: new.owner,
+            ip_allow: new.ip_allow.into(),
+            last_used_at: None,
         };
         Ok(Issued { record, key })
     }
@@ -385,9 +390,4 @@ impl Authenticator {
         }
         Ok(())
     }
-}
-
-fn next(revision: &mut u64) -> u64 {
-    *revision = revision.saturating_add(1);
-    *revision
 }

@@ -8,7 +8,7 @@ use spark_core::{Name, NameError, Scopes};
 use crate::key::ID_LEN;
 use crate::mac::Mac;
 use crate::pepper::PepperId;
-use crate::record::{KeyRecord, KeyState, MAX_SCOPES, is_label};
+use crate::record::{KeyRecord, KeyState, MAX_NETWORKS, MAX_SCOPES, is_label, is_owner};
 use crate::store::Change;
 use crate::words::Environment;
 
@@ -28,7 +28,7 @@ pub enum DecodeError {
 }
 
 impl KeyRecord {
-    /// The record as one line of JSON, for a store.
+    /// The record as one line of JSON, for a store. When it was last used is not part of it.
     ///
     /// # Example
     /// ```
@@ -100,14 +100,20 @@ struct Row<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     tier: Option<&'a str>,
     #[serde(default, borrow, skip_serializing_if = "Vec::is_empty")]
     scopes: Vec<&'a str>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ip_allow: Vec<Box<str>>,
     created_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suspended_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revoked_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,14 +130,22 @@ impl<'a> Row<'a> {
             env: record.environment.as_str(),
             tenant: record.tenant.as_str(),
             label: record.label.clone(),
+            owner: record.owner.clone(),
             tier: record.tier.as_ref().map(Name::as_str),
             scopes: record.scopes.iter().map(Name::as_str).collect(),
+            ip_allow: (record.ip_allow.iter())
+                .map(|network| network.to_string().into())
+                .collect(),
             created_ms: millis(record.created_at),
             not_before_ms: record.not_before.map(millis),
             expires_ms: record.expires_at.map(millis),
+            suspended_ms: match record.state {
+                KeyState::Suspended { at } => Some(millis(at)),
+                _ => None,
+            },
             revoked_ms: match record.state {
                 KeyState::Revoked { at } => Some(millis(at)),
-                KeyState::Active => None,
+                _ => None,
             },
             replaced_by: record.replaced_by.as_ref().map(Name::as_str),
             revision: record.revision,
@@ -148,8 +162,14 @@ impl<'a> Row<'a> {
         if !self.label.as_deref().is_none_or(is_label) {
             return Err(invalid("label"));
         }
+        if !self.owner.as_deref().is_none_or(is_owner) {
+            return Err(invalid("owner"));
+        }
         if self.scopes.len() > MAX_SCOPES {
             return Err(invalid("scopes"));
+        }
+        if self.ip_allow.len() > MAX_NETWORKS {
+            return Err(invalid("ip_allow"));
         }
         Ok(KeyRecord {
             id: name("id", self.id)?,
@@ -160,24 +180,32 @@ impl<'a> Row<'a> {
             },
             tenant: name("tenant", self.tenant)?,
             label: self.label,
+            owner: self.owner,
             tier: self.tier.map(|tier| name("tier", tier)).transpose()?,
             scopes: Scopes::new(
                 (self.scopes.into_iter().map(|scope| name("scopes", scope)))
                     .collect::<Result<Vec<_>, _>>()?,
             ),
+            ip_allow: (self.ip_allow.iter())
+                .map(|network| network.parse().map_err(|_| invalid("ip_allow")))
+                .collect::<Result<_, _>>()?,
             created_at: Duration::from_millis(self.created_ms),
             not_before: self.not_before_ms.map(Duration::from_millis),
             expires_at: self.expires_ms.map(Duration::from_millis),
-            state: match self.revoked_ms {
-                Some(at) => KeyState::Revoked {
+            state: match (self.revoked_ms, self.suspended_ms) {
+                (Some(at), _) => KeyState::Revoked {
                     at: Duration::from_millis(at),
                 },
-                None => KeyState::Active,
+                (None, Some(at)) => KeyState::Suspended {
+                    at: Duration::from_millis(at),
+                },
+                (None, None) => KeyState::Active,
             },
             replaced_by: (self.replaced_by.map(|id| name("replaced_by", id))).transpose()?,
             revision: self.revision,
             pepper: PepperId::parse(&self.pepper).ok_or(invalid("pepper"))?,
             mac: Mac::parse_hex(&self.mac).ok_or(invalid("mac"))?,
+            last_used_at: None,
         })
     }
 }
@@ -200,7 +228,9 @@ fn to_json(value: &impl Serialize) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use ipnet::IpNet;
     use proptest::prelude::*;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use super::*;
 
@@ -212,16 +242,34 @@ pub(crate) mod tests {
         any::<u64>().prop_map(Duration::from_millis)
     }
 
+    fn a_state() -> impl Strategy<Value = KeyState> {
+        prop_oneof![
+            Just(KeyState::Active),
+            a_time().prop_map(|at| KeyState::Suspended { at }),
+            a_time().prop_map(|at| KeyState::Revoked { at }),
+        ]
+    }
+
+    fn a_network() -> impl Strategy<Value = IpNet> {
+        prop_oneof![
+            (any::<u32>(), 0..=32u8).prop_map(|(bits, len)| (Ipv4Addr::from(bits).into(), len)),
+            (any::<u128>(), 0..=128u8).prop_map(|(bits, len)| (Ipv6Addr::from(bits).into(), len)),
+        ]
+        .prop_map(|(ip, len): (IpAddr, u8)| IpNet::new(ip, len).unwrap())
+    }
+
     prop_compose! {
         pub(crate) fn a_record()(
             id in "[A-Za-z0-9]{12}",
             test in any::<bool>(),
             tenant in a_name(),
-            label in prop::option::of("[^\\p{C}]{1,32}"),
+            (label, owner) in (prop::option::of("[^\\p{C}]{1,32}"), prop::option::of("[^\\p{C}]{1,32}")),
             tier in prop::option::of(a_name()),
             scopes in prop::collection::vec(a_name(), 0..=MAX_SCOPES),
-            (created_at, not_before, expires_at, revoked) in
-                (a_time(), prop::option::of(a_time()), prop::option::of(a_time()), prop::option::of(a_time())),
+            ip_allow in prop::collection::vec(a_network(), 0..4),
+            (created_at, not_before, expires_at) in
+                (a_time(), prop::option::of(a_time()), prop::option::of(a_time())),
+            state in a_state(),
             replaced_by in prop::option::of(a_name()),
             revision in any::<u64>(),
             pepper in "[0-9a-f]{8}",
@@ -232,13 +280,15 @@ pub(crate) mod tests {
                 environment: if test { Environment::Test } else { Environment::Live },
                 tenant,
                 label: label.map(Into::into),
+                owner: owner.map(Into::into),
+                ip_allow: ip_allow.into(),
                 tier,
                 scopes: Scopes::new(scopes),
                 created_at, not_before, expires_at,
-                state: revoked.map_or(KeyState::Active, |at| KeyState::Revoked { at }),
-                replaced_by, revision,
+                state, replaced_by, revision,
                 pepper: PepperId::parse(&pepper).unwrap(),
                 mac: Mac::parse_hex(&mac).unwrap(),
+                last_used_at: None,
             }
         }
     }
@@ -273,8 +323,8 @@ pub(crate) mod tests {
         let row = r#"{"id":"abcdefghijkl","env":"live","tenant":"t","created_ms":1,"revision":1,
             "pepper":"00000000","mac":"0000000000000000000000000000000000000000000000000000000000000000""#;
         assert!(KeyRecord::decode(&format!("{row}}}")).is_ok());
-        let later = format!(r#"{row},"ip_allow":["10.0.0.0/8"]}}"#);
+        let later = format!(r#"{row},"weekdays_only":true}}"#);
         let error = KeyRecord::decode(&later).unwrap_err().to_string();
-        assert!(error.contains("ip_allow"), "{error}");
+        assert!(error.contains("weekdays_only"), "{error}");
     }
 }

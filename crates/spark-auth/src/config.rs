@@ -60,7 +60,8 @@ pub(crate) struct Parts {
     pub(crate) brand: Brand,
     pub(crate) max_keys: usize,
     pub(crate) index: Index,
-    pub(crate) revision: u64,
+    /// The store's when it was loaded.
+    pub(crate) sequence: u64,
 }
 
 impl AuthenticatorBuilder {
@@ -120,7 +121,7 @@ impl AuthenticatorBuilder {
     /// # Example
     /// ```
     /// # use spark_auth::*;
-    /// # fn example(pepper: &Pepper) -> Result<(), MasterVerifierError> {
+    /// # fn example(pepper: &Pepper) -> Result<(), MasterKeyError> {
     /// let text = std::env::var("SPARK_MASTER_KEY").unwrap_or_default();
     /// let builder = Authenticator::builder().master(MasterVerifier::from_secret(pepper, &text)?);
     /// # Ok(())
@@ -211,7 +212,8 @@ impl AuthenticatorBuilder {
                 return Err(BuildError::MasterPepper { wanted });
             }
         }
-        let records = store.load()?;
+        let loaded = store.load()?;
+        let records = loaded.records;
         if records.len() > max_keys {
             let found = records.len();
             return Err(BuildError::TooManyKeys {
@@ -235,11 +237,6 @@ impl AuthenticatorBuilder {
                 "some keys were made under a pepper that was not given: they are refused"
             );
         }
-        let revision = records
-            .iter()
-            .map(|record| record.revision)
-            .max()
-            .unwrap_or(0);
         let records = records
             .into_iter()
             .map(|record| match KeyId::of(record.id.as_str()) {
@@ -259,7 +256,7 @@ impl AuthenticatorBuilder {
             brand: self.brand,
             max_keys,
             index: Index::new(records),
-            revision,
+            sequence: loaded.sequence,
         }))
     }
 }

@@ -176,6 +176,12 @@ pub enum StoreError {
         /// The most that is accepted.
         limit: usize,
     },
+    /// Somebody else has changed this record meanwhile. Nothing was changed.
+    #[error("the key {id} was changed by another process meanwhile: try again")]
+    Conflict {
+        /// Which one.
+        id: Name,
+    },
     /// A store of another make failed.
     #[error("the key store failed: {0}")]
     Other(#[source] BoxError),
@@ -315,6 +321,12 @@ pub enum Rejected {
     /// The key was revoked.
     #[error("the key was revoked")]
     Revoked,
+    /// The key is suspended.
+    #[error("the key is suspended")]
+    Suspended,
+    /// The key may not be used from this address, or from one that is not known.
+    #[error("the key may not be used from this address")]
+    Address,
     /// The key's time is over.
     #[error("the key has expired")]
     Expired,
@@ -338,6 +350,8 @@ impl Rejected {
             Self::WrongSecret => "wrong_secret",
             Self::UnknownPepper => "unknown_pepper",
             Self::Revoked => "revoked",
+            Self::Suspended => "suspended",
+            Self::Address => "address",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
         }

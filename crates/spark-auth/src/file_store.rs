@@ -12,7 +12,8 @@ use crate::error::StoreError;
 use crate::journal::{self, Fault, Replayed};
 use crate::record::KeyRecord;
 use crate::secret_file;
-use crate::store::{Change, KeyStore};
+use crate::store::{Change, Changes, KeyStore, Loaded};
+use spark_core::Name;
 
 /// A file with fewer lines than this is never rewritten.
 const COMPACT_FROM: usize = 1024;
@@ -109,15 +110,27 @@ impl fmt::Debug for FileStore {
 }
 
 impl KeyStore for FileStore {
-    fn load(&self) -> Result<Vec<KeyRecord>, StoreError> {
+    fn load(&self) -> Result<Loaded, StoreError> {
         let mut writer = self.writer();
-        match writer.loaded.take() {
-            Some(records) => Ok(records),
-            None => Ok(read(&self.path)?.records.into_values().collect()),
-        }
+        let records = match writer.loaded.take() {
+            Some(records) => records,
+            None => read(&self.path)?.records.into_values().collect(),
+        };
+        Ok(Loaded {
+            records,
+            sequence: 0,
+        })
     }
 
-    fn append(&self, changes: &[Change]) -> Result<(), StoreError> {
+    fn changes_since(&self, _: u64) -> Result<Changes, StoreError> {
+        Ok(Changes::Unknown)
+    }
+
+    fn touch(&self, _: &[(Name, std::time::Duration)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn append(&self, changes: &[Change]) -> Result<u64, StoreError> {
         let line = journal::line(changes);
         if line.len() >= journal::MAX_LINE {
             return Err(StoreError::TooLarge {
@@ -141,7 +154,7 @@ impl KeyStore for FileStore {
                 Err(error) => tracing::error!(%error, "the key file cannot be read back"),
             }
         }
-        Ok(())
+        Ok(0)
     }
 }
 

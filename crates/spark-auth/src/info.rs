@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use spark_core::{Name, Scopes};
 
@@ -36,12 +37,21 @@ pub struct KeyInfo {
     pub tenant: Name,
     /// A word for people.
     pub label: Option<Box<str>>,
+    /// Who answers for the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Box<str>>,
     /// Which quota applies.
     #[serde(serialize_with = "as_optional_text")]
     pub tier: Option<Name>,
     /// What the key may do beyond the data routes.
     #[serde(serialize_with = "as_texts")]
     pub scopes: Scopes,
+    /// From where it may be used, where that is not from anywhere.
+    #[serde(
+        skip_serializing_if = "<[IpNet]>::is_empty",
+        serialize_with = "as_networks"
+    )]
+    pub ip_allow: Box<[IpNet]>,
     /// When it was made.
     pub created_at: u64,
     /// From when on it works.
@@ -49,6 +59,12 @@ pub struct KeyInfo {
     pub not_before: Option<u64>,
     /// From when on it no longer works.
     pub expires_at: Option<u64>,
+    /// When it was last used, to within a minute or so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<u64>,
+    /// Since when it is suspended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended_at: Option<u64>,
     /// When it was taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<u64>,
@@ -80,14 +96,21 @@ impl KeyInfo {
             status: record.status(now),
             tenant: record.tenant.clone(),
             label: record.label.clone(),
+            owner: record.owner.clone(),
             tier: record.tier.clone(),
             scopes: record.scopes.clone(),
+            ip_allow: record.ip_allow.clone(),
             created_at: record.created_at.as_secs(),
             not_before: record.not_before.map(|time| time.as_secs()),
             expires_at: record.expires_at.map(|time| time.as_secs()),
+            last_used_at: record.last_used_at.map(|time| time.as_secs()),
+            suspended_at: match record.state {
+                KeyState::Suspended { at } => Some(at.as_secs()),
+                _ => None,
+            },
             revoked_at: match record.state {
                 KeyState::Revoked { at } => Some(at.as_secs()),
-                KeyState::Active => None,
+                _ => None,
             },
             replaced_by: record.replaced_by.clone(),
         }
@@ -104,4 +127,8 @@ fn as_optional_text<S: Serializer>(name: &Option<Name>, to: S) -> Result<S::Ok, 
 
 fn as_texts<S: Serializer>(scopes: &Scopes, to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(scopes.iter().map(Name::as_str))
+}
+
+fn as_networks<S: Serializer>(networks: &[IpNet], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(networks.iter().map(IpNet::to_string))
 }

@@ -12,7 +12,7 @@ use spark_core::Name;
 use crate::codec;
 use crate::hex;
 use crate::record::KeyRecord;
-use crate::store::{self, Change};
+use crate::store::Change;
 
 /// The longest line, its end included.
 pub(crate) const MAX_LINE: usize = 1 << 20;
@@ -81,7 +81,14 @@ fn apply(found: &mut Replayed, text: &str) -> Result<(), Fault> {
     }
     let changes = codec::decode_changes(text).map_err(|error| fault(found, &error.to_string()))?;
     for change in changes {
-        store::replay(&mut found.records, change);
+        match change {
+            Change::Put(record) => {
+                found.records.insert(record.id.clone(), *record);
+            }
+            Change::Forget(id) => {
+                found.records.remove(&id);
+            }
+        }
     }
     Ok(())
 }

@@ -57,11 +57,13 @@ pub use mac::Mac;
 pub use master::MasterVerifier;
 pub use new_key::NewKey;
 pub use pepper::{Pepper, PepperId};
-pub use record::{Issued, KeyRecord, KeyState, KeyStatus, MAX_LABEL_LEN, MAX_SCOPES};
+pub use record::{
+    Issued, KeyRecord, KeyState, KeyStatus, MAX_LABEL_LEN, MAX_NETWORKS, MAX_OWNER_LEN, MAX_SCOPES,
+};
 pub use require::{RequireLayer, RequireService};
 pub use secret_file::{read_secret_file, write_secret_file};
 pub use service::AuthService;
-pub use store::{Change, KeyStore, MemoryStore};
+pub use store::{Change, Changes, KeyStore, Loaded, MemoryStore};
 pub use strength::MIN_MASTER_SECRET_LEN;
 pub use throttle::FailureThrottle;
 pub use words::{Brand, Environment, Kind};

@@ -58,6 +58,8 @@ pub(crate) enum Decision {
     WrongSecret,
     UnknownPepper,
     Revoked,
+    Suspended,
+    Address,
     Expired,
     NotYetValid,
 }
@@ -72,6 +74,8 @@ impl From<crate::Rejected> for Decision {
             Rejected::WrongSecret => Self::WrongSecret,
             Rejected::UnknownPepper => Self::UnknownPepper,
             Rejected::Revoked => Self::Revoked,
+            Rejected::Suspended => Self::Suspended,
+            Rejected::Address => Self::Address,
             Rejected::Expired => Self::Expired,
             Rejected::NotYetValid => Self::NotYetValid,
         }
@@ -79,7 +83,7 @@ impl From<crate::Rejected> for Decision {
 }
 
 #[cfg(feature = "metrics")]
-const DECISIONS: [(&str, &str); 16] = [
+const DECISIONS: [(&str, &str); 18] = [
     ("user", "accepted"),
     ("master", "accepted"),
     ("anonymous", "accepted"),
@@ -94,6 +98,8 @@ const DECISIONS: [(&str, &str); 16] = [
     ("user", "wrong_secret"),
     ("user", "unknown_pepper"),
     ("user", "revoked"),
+    ("user", "suspended"),
+    ("user", "address"),
     ("user", "expired"),
     ("user", "not_yet_valid"),
 ];

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use spark_core::Name;
 
 use crate::error::AuthError;
@@ -29,6 +30,8 @@ pub struct NewKey {
     pub(crate) scopes: Vec<Name>,
     pub(crate) not_before: Option<Duration>,
     pub(crate) expires_at: Option<Duration>,
+    pub(crate) owner: Option<Box<str>>,
+    pub(crate) ip_allow: Vec<IpNet>,
 }
 
 impl NewKey {
@@ -48,6 +51,8 @@ impl NewKey {
             scopes: Vec::new(),
             not_before: None,
             expires_at: None,
+            owner: None,
+            ip_allow: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Serialize;
 use spark_core::{Name, Scopes};
 
@@ -13,6 +14,10 @@ use crate::words::Environment;
 
 /// The longest label, in bytes.
 pub const MAX_LABEL_LEN: usize = 128;
+/// The longest owner, in bytes.
+pub const MAX_OWNER_LEN: usize = 128;
+/// The most networks from which one key may be used.
+pub const MAX_NETWORKS: usize = 32;
 /// The most scopes of one key.
 pub const MAX_SCOPES: usize = 32;
 
@@ -42,27 +47,35 @@ pub struct KeyRecord {
     pub tenant: Name,
     /// A word for people.
     pub label: Option<Box<str>>,
+    /// Who answers for the key: a person, a team, an address to write to.
+    pub owner: Option<Box<str>>,
     /// Which quota applies.
     pub tier: Option<Name>,
     /// What the key may do beyond the data routes.
     pub scopes: Scopes,
+    /// From where the key may be used; from anywhere where there is none.
+    pub ip_allow: Box<[IpNet]>,
     /// When it was made.
     pub created_at: Duration,
     /// From when on it works.
     pub not_before: Option<Duration>,
     /// From when on it no longer works: at this very instant it does not.
     pub expires_at: Option<Duration>,
-    /// Whether it was taken back.
+    /// Whether it was suspended or taken back.
     pub state: KeyState,
     /// The key that follows it after a rotation.
     pub replaced_by: Option<Name>,
-    /// Counts the changes of the whole store: of two versions of a record, the higher one is the
-    /// later.
+    /// Counts the versions of this record, from 1: of two, the higher one is the later. A store
+    /// refuses a version that does not follow the one that it has, so that of two processes that
+    /// change a key at the same time one is told.
     pub revision: u64,
     /// The pepper that the MAC was made under.
     pub pepper: PepperId,
     /// HMAC-SHA256 of kind, environment, id and secret.
     pub mac: Mac,
+    /// When it was last used, as far as that was written down: it is once in a while, and not as a
+    /// version of the record.
+    pub last_used_at: Option<Duration>,
 }
 
 impl KeyRecord {
@@ -82,6 +95,8 @@ impl KeyRecord {
             KeyStatus::Revoked
         } else if self.expires_at.is_some_and(|end| now >= end) {
             KeyStatus::Expired
+        } else if matches!(self.state, KeyState::Suspended { .. }) {
+            KeyStatus::Suspended
         } else if self.not_before.is_some_and(|start| now < start) {
             KeyStatus::NotYetValid
         } else {
@@ -93,17 +108,24 @@ impl KeyRecord {
     pub(crate) fn ended_at(&self, now: Duration) -> Option<Duration> {
         match self.state {
             KeyState::Revoked { at } => Some(at),
-            KeyState::Active => self.expires_at.filter(|end| now >= *end),
+            KeyState::Active | KeyState::Suspended { .. } => {
+                self.expires_at.filter(|end| now >= *end)
+            }
         }
     }
 }
 
-/// Whether a key was taken back.
+/// Whether a key was suspended or taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyState {
     /// It works, within its time.
     Active,
+    /// It does not work until it is resumed.
+    Suspended {
+        /// Since when.
+        at: Duration,
+    },
     /// It was revoked, for good.
     Revoked {
         /// When.
@@ -127,6 +149,8 @@ pub enum KeyStatus {
     NotYetValid,
     /// Its time is over.
     Expired,
+    /// It does not work until it is resumed.
+    Suspended,
     /// It was taken back.
     Revoked,
 }
@@ -137,6 +161,7 @@ impl fmt::Display for KeyStatus {
             Self::Active => "active",
             Self::NotYetValid => "not_yet_valid",
             Self::Expired => "expired",
+            Self::Suspended => "suspended",
             Self::Revoked => "revoked",
         })
     }
@@ -163,7 +188,15 @@ pub struct Issued {
 }
 
 pub(crate) fn is_label(label: &str) -> bool {
-    (1..=MAX_LABEL_LEN).contains(&label.len()) && !label.chars().any(char::is_control)
+    is_text(label, MAX_LABEL_LEN)
+}
+
+pub(crate) fn is_owner(owner: &str) -> bool {
+    is_text(owner, MAX_OWNER_LEN)
+}
+
+fn is_text(text: &str, max_len: usize) -> bool {
+    (1..=max_len).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// Records keep whole milliseconds, rounded down: a key never outlives what was asked for.

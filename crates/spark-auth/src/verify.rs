@@ -116,6 +116,7 @@ impl Authenticator {
         match record.status(now) {
             KeyStatus::Active => Ok(Principal::User(Arc::clone(&entry.user))),
             KeyStatus::Revoked => Err(Rejected::Revoked),
+            KeyStatus::Suspended => Err(Rejected::Suspended),
             KeyStatus::Expired => Err(Rejected::Expired),
             KeyStatus::NotYetValid => Err(Rejected::NotYetValid),
         }
