@@ -249,6 +249,7 @@ fn holds(held: &str, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn scopes_match_by_segment_and_never_by_prefix_of_letters() {
@@ -267,6 +268,38 @@ mod tests {
             ("admin", "administrator", false),
         ] {
             assert_eq!(holds(held, wanted), expected, "{held} against {wanted}");
+        }
+    }
+
+    /// As one would write it without a thought for speed.
+    fn holds_by_the_book(held: &str, wanted: &str) -> bool {
+        let held: Vec<_> = held.split(':').collect();
+        let wanted: Vec<_> = wanted.split(':').collect();
+        match held.split_last() {
+            Some((&"*", before)) => {
+                wanted.len() > before.len()
+                    && wanted[..before.len()] == *before
+                    && !wanted[before.len()].is_empty()
+            }
+            _ => held == wanted,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a10_scopes_match_by_the_book(held in "[ab*]{0,2}(:[ab*]{0,2}){0,3}", wanted in "[ab]{0,2}(:[ab]{0,2}){0,3}") {
+            prop_assert_eq!(holds(&held, &wanted), holds_by_the_book(&held, &wanted));
+        }
+
+        /// Whatever is held, it holds nothing that begins with other segments.
+        #[test]
+        fn a10_a_scope_never_holds_more_letters_of_a_segment(scope in "[a-z]{1,5}(:[a-z]{1,5}){0,2}", more in "[a-z*]{1,3}") {
+            let longer = format!("{scope}{more}");
+            prop_assert!(!holds(&scope, &longer) && !holds(&longer, &scope));
+            let under = format!("{scope}:*");
+            prop_assert!(!holds(&under, &longer) && !holds(&under, &scope));
         }
     }
 
