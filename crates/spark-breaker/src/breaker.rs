@@ -237,7 +237,10 @@ impl Breaker {
     /// ```
     pub fn reconfigure(&self, config: Config) -> Result<(), ConfigError> {
         self.0
-            .change(|machine, _| (machine.reconfigure(config), None))
+            .change(|machine, now| match machine.reconfigure(now, config) {
+                Ok(moved) => (Ok(()), moved),
+                Err(error) => (Err(error), None),
+            })
     }
 
     /// The callee asked to be left alone for so long, in some other way than by an answer that a

@@ -95,14 +95,15 @@ impl Config {
     }
 
     /// For model providers, which answer late and for long: a call is slow when its first byte
-    /// takes 30 seconds, the window is a minute, a probe may take 2 minutes, and a provider's
-    /// `Retry-After` is believed up to 10 minutes.
+    /// takes 30 seconds, the window is a minute, a probe may take 11 minutes, which is more than
+    /// [`Timeouts::llm`](crate::Timeouts::llm) gives it, and a provider's `Retry-After` is believed
+    /// up to 10 minutes.
     pub fn llm() -> Self {
         Self {
             window: Window::from(Duration::from_secs(60)),
             slow_threshold: Duration::from_secs(30),
             max_retry_after: Duration::from_secs(600),
-            probe_timeout: Duration::from_secs(120),
+            probe_timeout: Duration::from_secs(660),
             ..Self::standard()
         }
     }
@@ -179,8 +180,8 @@ impl Config {
     }
 
     /// How long a half-open episode waits for its probes. Then their results no longer count and
-    /// new probes are let through, so that a hung or forgotten one wedges nothing. Give more than
-    /// a good call takes.
+    /// new probes are let through, so that a lost one wedges nothing. Give more than the longest
+    /// call may take, or what ends a hung probe comes too late to count.
     pub fn probe_timeout(mut self, time: Duration) -> Self {
         self.probe_timeout = time;
         self

@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     /// How many times in a row it opened without having been calm in between.
     streak: u32,
     closed_since: Instant,
+    /// When a call last failed while it was closed.
+    last_failure: Option<Instant>,
     pub(crate) last_trip: Option<(Reason, Instant)>,
     pub(crate) totals: Totals,
     jitter: Jitter,
@@ -97,6 +99,7 @@ impl Machine {
             generation: 0,
             streak: 0,
             closed_since: now,
+            last_failure: None,
             last_trip: None,
             totals: Totals::default(),
             jitter: Jitter::new(),
@@ -181,11 +184,12 @@ impl Machine {
     /// The callee asks to be left alone for so long, other than by the answer to a permit's call.
     pub(crate) fn throttle(&mut self, now: Instant, wait: Duration) -> Option<Transition> {
         let wait = wait.min(self.config.max_retry_after);
-        let asked = now.saturating_add(wait);
-        match &mut self.phase {
-            _ if wait.is_zero() || self.mode != Mode::Auto => None,
-            Phase::Open { until } => {
-                *until = asked.max(*until);
+        if wait.is_zero() || self.mode != Mode::Auto {
+            return None;
+        }
+        match self.phase {
+            Phase::Open { .. } => {
+                self.lengthen_open(now, wait);
                 None
             }
             Phase::Closed { .. } | Phase::HalfOpen { .. } => Some(self.open_throttled(now, wait)),
@@ -204,7 +208,11 @@ impl Machine {
                 self.generation += 1;
                 None
             }
-            Mode::ForcedOpen => self.enter(Phase::Open { until: now }, Reason::Operator),
+            // What the callee asked for outlasts the operator.
+            Mode::ForcedOpen => {
+                let until = self.open_until().or(self.asked_until()).unwrap_or(now);
+                self.enter(Phase::Open { until }, Reason::Operator)
+            }
             Mode::ForcedClosed => self.close(now, Reason::Operator),
         }
     }
@@ -212,12 +220,17 @@ impl Machine {
     pub(crate) fn reset(&mut self, now: Instant) -> Option<Transition> {
         self.mode = Mode::Auto;
         self.last_trip = None;
+        self.last_failure = None;
         self.totals = Totals::default();
         self.close(now, Reason::Operator)
     }
 
     /// Takes other rules. What was counted stays, unless the window is another one.
-    pub(crate) fn reconfigure(&mut self, config: Config) -> Result<(), ConfigError> {
+    pub(crate) fn reconfigure(
+        &mut self,
+        now: Instant,
+        config: Config,
+    ) -> Result<Option<Transition>, ConfigError> {
         config.validate()?;
         if config.window != self.config.window
             && let Phase::Closed { window, .. } = &mut self.phase
@@ -225,51 +238,91 @@ impl Machine {
             *window = Sliding::new(config.window);
         }
         self.config = config;
-        Ok(())
+        // Fewer probes may be wanted now than have succeeded.
+        let recovered = matches!(self.phase, Phase::HalfOpen { successes, .. }
+            if successes >= self.config.probes);
+        Ok(recovered
+            .then(|| self.close(now, Reason::Recovered))
+            .flatten())
     }
 
-    /// Closed, and no trouble remembered: forgetting it changes nothing.
+    /// No trouble is remembered that is not long over: forgetting it changes next to nothing. What is
+    /// never called again must not be kept for ever because its last call failed.
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        let calm = self.config.calm_after();
+        let calm_since = |then: Instant| now.saturating_duration_since(then) >= calm;
         self.mode == Mode::Auto
             && match &self.phase {
-                Phase::Closed {
-                    window,
-                    consecutive,
-                    ..
-                } => {
-                    let calm = now.saturating_duration_since(self.closed_since);
-                    *consecutive == 0
-                        && window.counts(now).failures == 0
-                        && (self.streak == 0 || calm >= self.config.calm_after())
+                Phase::Closed { .. } => {
+                    let untroubled = self.streak == 0 || calm_since(self.closed_since);
+                    let failed_lately = self.last_failure.is_some_and(|then| !calm_since(then));
+                    untroubled && !failed_lately
                 }
-                Phase::Open { .. } | Phase::HalfOpen { .. } => false,
+                Phase::Open { until } => calm_since(*until),
+                Phase::HalfOpen { deadline, .. } => calm_since(*deadline),
             }
     }
 
     /// Opens because of failures: for longer each time that it did not hold.
     fn open(&mut self, now: Instant, reason: Reason, asked: Option<Instant>) -> Transition {
-        let was_calm = matches!(self.phase, Phase::Closed { .. })
-            && now.saturating_duration_since(self.closed_since) >= self.config.calm_after();
-        self.streak = if was_calm {
-            1
-        } else {
-            self.streak.saturating_add(1)
-        };
+        self.forget_after_calm(now);
+        self.streak = self.streak.saturating_add(1);
         let doublings = (self.streak - 1).min(31);
-        let time = self
-            .config
-            .open_for
-            .saturating_mul(1 << doublings)
-            .min(self.config.max_open_for);
-        let until = now.saturating_add(self.jitter.lengthen(time, self.config.jitter));
-        let until = asked.map_or(until, |asked| asked.max(until));
-        self.trip_into(now, until, reason)
+        let Config {
+            open_for,
+            max_open_for,
+            jitter,
+            ..
+        } = self.config;
+        // At the longest too, replicas must not probe at one moment: it is the latest of them.
+        let most = max_open_for.div_f64(1.0 + jitter).max(open_for);
+        let time = open_for.saturating_mul(1 << doublings).min(most);
+        let time = self.jitter.lengthen(time, jitter).min(max_open_for);
+        let until = now.saturating_add(time);
+        let asked = asked.map(|asked| self.spread(now, asked));
+        self.trip_into(now, until.max(asked.unwrap_or(until)), reason)
     }
 
-    /// Opens because the callee said so: for as long as it said.
+    /// Opens because the callee said so: for as long as it said, now or before.
     fn open_throttled(&mut self, now: Instant, wait: Duration) -> Transition {
-        let until = now.saturating_add(self.jitter.lengthen(wait, self.config.jitter));
+        self.forget_after_calm(now);
+        let asked = now.saturating_add(wait);
+        let asked = self.asked_until().unwrap_or(asked).max(asked);
+        let until = self.spread(now, asked);
         self.trip_into(now, until, Reason::Throttled { retry_after: wait })
+    }
+
+    /// Stays open for at least so long.
+    fn lengthen_open(&mut self, now: Instant, wait: Duration) {
+        let asked = now.saturating_add(wait);
+        if let Phase::Open { until } = self.phase
+            && asked > until
+        {
+            let until = self.spread(now, asked);
+            self.phase = Phase::Open { until };
+        }
+    }
+
+    /// A moment somewhat later: a callee tells all replicas the same one.
+    fn spread(&mut self, now: Instant, asked: Instant) -> Instant {
+        let wait = asked.saturating_duration_since(now);
+        now.saturating_add(self.jitter.lengthen(wait, self.config.jitter))
+    }
+
+    /// The latest moment that the callee asked to be left alone until, while closed.
+    fn asked_until(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Closed { asked_until, .. } => asked_until,
+            Phase::Open { .. } | Phase::HalfOpen { .. } => None,
+        }
+    }
+
+    /// After a calm, it opens for the first time again.
+    fn forget_after_calm(&mut self, now: Instant) {
+        let calm = now.saturating_duration_since(self.closed_since);
+        if matches!(self.phase, Phase::Closed { .. }) && calm >= self.config.calm_after() {
+            self.streak = 0;
+        }
     }
 
     fn trip_into(&mut self, now: Instant, until: Instant, reason: Reason) -> Transition {

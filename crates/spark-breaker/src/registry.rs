@@ -225,7 +225,9 @@ impl fmt::Debug for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FailKind, State};
+    use crate::{FailKind, Permit, State};
+    use spark_core::testing::TestClock;
+    use std::time::Duration;
 
     #[test]
     fn invented_names_cannot_push_out_a_breaker_that_remembers_trouble() {
@@ -240,6 +242,35 @@ mod tests {
         }
         assert_eq!(registry.get("real").unwrap().snapshot().failures, 3);
         assert_eq!(registry.iter().count(), 4);
+    }
+
+    #[test]
+    fn b12_invented_names_that_fail_do_not_fill_it_for_good() {
+        let clock = TestClock::new();
+        clock.advance(Duration::from_secs(1_000));
+        let registry = Registry::new(4, Config::standard(), clock.clock()).unwrap();
+        let real = registry.get_or_create("real").unwrap();
+        for n in 0..10 {
+            for _ in 0..5 {
+                real.try_acquire().map_or_else(drop, Permit::success);
+                real.try_acquire().unwrap().failure(FailKind::Transport);
+                let junk = registry.get_or_create(&format!("junk-{n}")).unwrap();
+                let _ = junk.try_acquire().map(|it| it.failure(FailKind::Transport));
+            }
+            real.reset();
+            real.try_acquire().unwrap().failure(FailKind::Transport);
+            // By then the trouble of whoever was not called again is long over.
+            clock.advance(Duration::from_secs(20));
+            real.try_acquire().unwrap().failure(FailKind::Transport);
+            clock.advance(Duration::from_secs(20));
+        }
+        drop(real);
+        let kept = registry.get("real").unwrap().snapshot().failures;
+        assert_eq!(kept, 1, "the one in trouble stays");
+        let names: Vec<_> = registry.iter().map(|it| it.name().to_string()).collect();
+        assert_eq!(names.len(), 4, "{names:?}");
+        assert!(names.contains(&"junk-9".to_owned()), "{names:?}");
+        assert!(!names.contains(&OVERFLOW.to_owned()), "{names:?}");
     }
 
     #[test]

@@ -190,6 +190,7 @@ where
         RetryFuture {
             service: ready,
             again,
+            first: None,
             rules: self.rules.clone(),
             step: Step::Calling { future },
         }
@@ -205,6 +206,8 @@ pin_project! {
         service: S,
         // What a second attempt would send; none is left when there is to be no other.
         again: Option<Request<Bytes>>,
+        // What the first attempt brought, once there is a second.
+        first: Option<Result<S::Response, S::Error>>,
         rules: RetryLayer,
         #[pin]
         step: Step<S::Future>,
@@ -236,6 +239,10 @@ where
             match this.step.as_mut().project() {
                 StepProj::Calling { future } => {
                     let answer = ready!(future.poll(cx));
+                    // A refusal of ours says nothing of the provider, which was not asked again.
+                    if let Some(first) = this.first.take_if(|_| is_refused(&answer)) {
+                        return Poll::Ready(first);
+                    }
                     let Some(request) = this.again.take().filter(|_| may_pass(&answer)) else {
                         return Poll::Ready(answer);
                     };
@@ -244,6 +251,7 @@ where
                         return Poll::Ready(answer);
                     }
                     count!(metrics::RETRIES, "result" => "made");
+                    *this.first = Some(answer);
                     this.step.set(Step::Pausing {
                         timer: tokio::time::sleep(this.rules.pause),
                         request: Some(request),
@@ -263,6 +271,12 @@ where
             }
         }
     }
+}
+
+fn is_refused<B, E>(answer: &Result<Response<B>, E>) -> bool {
+    let refusal = answer.as_ref().ok();
+    let refusal = refusal.and_then(|response| response.extensions().get::<Refusal>());
+    refusal.is_some_and(|it| matches!(it.by, "breaker" | "bulkhead"))
 }
 
 fn may_pass<B, E>(answer: &Result<Response<B>, E>) -> bool {

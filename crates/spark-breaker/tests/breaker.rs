@@ -393,6 +393,91 @@ fn b11_a_failure_with_retry_after_lengthens_and_never_shortens() {
 }
 
 #[test]
+fn b11_throttled_does_not_shorten_what_a_failure_asked_for() {
+    let (breaker, _clock) = breaker(config());
+    let outcome = Outcome::failure(FailKind::Status(503)).with_retry_after(secs(300));
+    breaker.try_acquire().unwrap().record(outcome);
+    breaker.try_acquire().unwrap().throttled(Some(secs(5)));
+    assert_eq!(breaker.snapshot().retry_after, Some(secs(300)));
+}
+
+#[test]
+fn b11_throttling_from_outside_heeds_what_a_failure_asked_for() {
+    let (breaker, _clock) = breaker(config());
+    let outcome = Outcome::failure(FailKind::Status(503)).with_retry_after(secs(300));
+    breaker.try_acquire().unwrap().record(outcome);
+    breaker.throttle(secs(5));
+    assert_eq!(breaker.snapshot().retry_after, Some(secs(300)));
+    breaker.throttle(secs(1));
+    assert_eq!(breaker.snapshot().retry_after, Some(secs(300)));
+}
+
+#[test]
+fn b11_an_operator_does_not_make_the_callee_asked_too_early() {
+    let (breaker, clock) = breaker(config());
+    breaker.try_acquire().unwrap().throttled(Some(secs(200)));
+    breaker.set_mode(Mode::ForcedOpen);
+    clock.advance(secs(10));
+    breaker.set_mode(Mode::Auto);
+    let rejected = breaker.try_acquire().unwrap_err();
+    assert_eq!(
+        (rejected.reason, rejected.retry_after),
+        (RejectReason::Open, secs(190))
+    );
+}
+
+#[test]
+fn b15_a_flap_of_long_ago_does_not_lengthen_the_next_open_time() {
+    let (breaker, clock) = breaker(config().probes(1));
+    fail(&breaker, 10);
+    for expected in [10, 20, 40] {
+        clock.advance(secs(expected));
+        fail(&breaker, 1);
+    }
+    clock.advance(secs(80));
+    succeed(&breaker, 1);
+    // A calm hour; then the callee asks for a pause, and the probe after it fails.
+    clock.advance(secs(3_600));
+    breaker.try_acquire().unwrap().throttled(Some(secs(1)));
+    clock.advance(secs(1));
+    fail(&breaker, 1);
+    assert_eq!(breaker.snapshot().retry_after, Some(secs(10)));
+}
+
+#[test]
+fn b15_jitter_spreads_within_the_longest_open_time() {
+    let mut times = std::collections::BTreeSet::new();
+    for _ in 0..50 {
+        let (breaker, clock) = breaker(config().jitter(1.0).max_open_for(secs(30)).probes(1));
+        fail(&breaker, 10);
+        let mut wait = Duration::ZERO;
+        for _ in 0..5 {
+            wait = breaker.snapshot().retry_after.unwrap();
+            assert!(wait <= secs(30), "{wait:?}");
+            clock.advance(wait);
+            fail(&breaker, 1);
+        }
+        times.insert(wait);
+    }
+    assert!(times.len() > 40, "{times:?}");
+}
+
+#[test]
+fn b15_replicas_that_were_told_one_moment_do_not_probe_at_it() {
+    let mut times = std::collections::BTreeSet::new();
+    for _ in 0..50 {
+        let (breaker, _clock) = breaker(config().jitter(0.5));
+        let late = breaker.try_acquire().unwrap();
+        fail(&breaker, 10);
+        late.throttled(Some(secs(100)));
+        let wait = breaker.snapshot().retry_after.unwrap();
+        assert!((secs(100)..=secs(150)).contains(&wait), "{wait:?}");
+        times.insert(wait);
+    }
+    assert!(times.len() > 40);
+}
+
+#[test]
 fn b15_open_times_double_up_to_the_longest_and_start_afresh_after_a_calm() {
     let (breaker, clock) = breaker(config().max_open_for(secs(50)).probes(1));
     fail(&breaker, 10);
@@ -426,6 +511,16 @@ fn b15_replicas_do_not_probe_at_one_moment() {
         })
         .collect();
     assert!(times.len() > 40);
+}
+
+#[test]
+fn fewer_probes_than_have_succeeded_close_it() {
+    let (breaker, _clock) = due_for_probes(config().probes(5));
+    succeed(&breaker, 3);
+    assert_eq!(state(&breaker), State::HalfOpen);
+    breaker.reconfigure(config().probes(2)).unwrap();
+    assert_eq!(state(&breaker), State::Closed);
+    succeed(&breaker, 1);
 }
 
 #[test]

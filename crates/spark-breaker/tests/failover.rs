@@ -326,6 +326,23 @@ async fn b14_the_budget_bounds_the_attempts() {
     assert!((110..=115).contains(&attempts), "{attempts}");
 }
 
+/// The first attempt opens the breaker, so that there is no second: the provider's own answer is what
+/// the next hop goes by, and what is told when there is none.
+#[tokio::test(start_paused = true)]
+async fn b14_a_second_attempt_that_is_refused_does_not_hide_the_first() {
+    let log = Log::default();
+    let hop = |name: &'static str| {
+        let breaker = Breaker::new(name, Config::llm().consecutive(1), Clock::system()).unwrap();
+        let inner = BreakerLayer::new(breaker).layer(log.client(name, status::<502>));
+        Hop::new(name, retry(1.0, 10).layer(inner))
+    };
+    let failover = Failover::new(vec![hop("a"), hop("b"), hop("c")]).max_hops(2);
+    let response = failover.oneshot(ask()).await.unwrap();
+    assert_eq!(response.status(), 502);
+    assert!(response.extensions().get::<Refusal>().is_none());
+    assert_eq!(log.taken(), ["a:prompt", "b:prompt"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn neither_a_refusal_nor_a_background_call_is_tried_again() {
     let log = Log::default();

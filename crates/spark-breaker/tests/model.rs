@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use spark_breaker::{Breaker, Config, FailKind, Permit, State, Window};
+use spark_breaker::{Breaker, Config, FailKind, Outcome, Permit, State, Window};
 use spark_core::testing::TestClock;
 
 const WINDOW_MS: u64 = 1_000;
@@ -23,6 +23,10 @@ enum Op {
     Acquire,
     Success(usize),
     Failure(usize),
+    /// A failure that asks to be left alone for so long.
+    Asking(usize, u64),
+    /// The same, other than by the answer to a call.
+    Throttle(u64),
     Throttled(usize, u64),
     Ignore(usize),
     Drop(usize),
@@ -37,6 +41,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => any::<usize>().prop_map(Op::Success),
         4 => any::<usize>().prop_map(Op::Failure),
         1 => (any::<usize>(), 0u64..900).prop_map(|(at, wait)| Op::Throttled(at, wait)),
+        1 => (any::<usize>(), 0u64..900).prop_map(|(at, wait)| Op::Asking(at, wait)),
+        1 => (0u64..900, 0u64..5).prop_map(|(wait, n)| if n == 0 { Op::Throttle(wait) } else { Op::Acquire }),
         1 => any::<usize>().prop_map(Op::Ignore),
         1 => any::<usize>().prop_map(Op::Drop),
         1 => any::<usize>().prop_map(Op::Forget),
@@ -69,6 +75,8 @@ struct Model {
     /// Every outcome of this closed generation: when, and whether it failed.
     log: VecDeque<(u64, bool)>,
     run: usize,
+    /// Until when a failure asked to be left alone.
+    asked: u64,
     streak: u32,
     closed_since: u64,
 }
@@ -105,7 +113,7 @@ impl Model {
         };
         let current = generation == self.generation;
         match (&mut self.at, op) {
-            (Where::Open { until }, Op::Throttled(_, wait))
+            (Where::Open { until }, Op::Throttled(_, wait) | Op::Asking(_, wait))
                 if generation + 1 == self.generation =>
             {
                 *until = (*until).max(self.now + wait);
@@ -115,9 +123,12 @@ impl Model {
                     self.run = 0;
                     self.log.push_back((self.now, false));
                 }
-                Op::Failure(_) => {
+                Op::Failure(_) | Op::Asking(..) => {
                     self.run += 1;
                     self.log.push_back((self.now, true));
+                    if let Op::Asking(_, wait) = op {
+                        self.asked = self.asked.max(self.now + wait);
+                    }
                     let (calls, failures) = self.counts();
                     if self.run >= CONSECUTIVE || (calls >= MIN_CALLS && failures * 2 >= calls) {
                         self.open();
@@ -126,9 +137,7 @@ impl Model {
                 Op::Throttled(_, wait) => {
                     self.log.push_back((self.now, true));
                     if wait > 0 {
-                        self.go(Where::Open {
-                            until: self.now + wait,
-                        });
+                        self.open_throttled(wait);
                     } else {
                         let (calls, failures) = self.counts();
                         if calls >= MIN_CALLS && failures * 2 >= calls {
@@ -155,15 +164,15 @@ impl Model {
                         *good += 1;
                         if *good == PROBES {
                             self.closed_since = self.now;
-                            self.log.clear();
-                            self.run = 0;
-                            self.go(Where::Closed);
+                            self.close();
                         }
                     }
                     Op::Failure(_) | Op::Throttled(_, 0) => self.open(),
-                    Op::Throttled(_, wait) => self.go(Where::Open {
-                        until: self.now + wait,
-                    }),
+                    Op::Asking(_, wait) => {
+                        self.asked = self.now + wait;
+                        self.open();
+                    }
+                    Op::Throttled(_, wait) => self.open_throttled(wait),
                     _ => {}
                 }
             }
@@ -172,12 +181,39 @@ impl Model {
     }
 
     fn open(&mut self) {
-        let calm = matches!(self.at, Where::Closed) && self.now - self.closed_since >= WINDOW_MS;
-        self.streak = if calm { 1 } else { self.streak + 1 };
+        self.forget_after_calm();
+        self.streak += 1;
         let time = (OPEN_MS << (self.streak - 1).min(20)).min(MAX_OPEN_MS);
-        self.go(Where::Open {
-            until: self.now + time,
-        });
+        let until = (self.now + time).max(std::mem::take(&mut self.asked));
+        self.go(Where::Open { until });
+    }
+
+    fn open_throttled(&mut self, wait: u64) {
+        self.forget_after_calm();
+        let until = (self.now + wait).max(std::mem::take(&mut self.asked));
+        self.go(Where::Open { until });
+    }
+
+    fn throttle(&mut self, wait: u64) {
+        match &mut self.at {
+            _ if wait == 0 => {}
+            Where::Open { until } => *until = (*until).max(self.now + wait),
+            Where::Closed | Where::HalfOpen { .. } => self.open_throttled(wait),
+        }
+    }
+
+    fn forget_after_calm(&mut self) {
+        if matches!(self.at, Where::Closed) && self.now - self.closed_since >= WINDOW_MS {
+            self.streak = 0;
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed_since = self.now;
+        self.log.clear();
+        self.run = 0;
+        self.asked = 0;
+        self.go(Where::Closed);
     }
 
     fn go(&mut self, at: Where) {
@@ -233,6 +269,7 @@ proptest! {
             at: Where::Closed,
             log: VecDeque::new(),
             run: 0,
+            asked: 0,
             streak: 0,
             closed_since: 5_000,
         };
@@ -253,13 +290,14 @@ proptest! {
                 }
                 Op::Reset => {
                     breaker.reset();
-                    model.log.clear();
-                    model.run = 0;
                     model.streak = 0;
-                    model.closed_since = model.now;
-                    model.go(Where::Closed);
+                    model.close();
                 }
-                Op::Success(at) | Op::Failure(at) | Op::Throttled(at, _) | Op::Ignore(at)
+                Op::Throttle(ms) => {
+                    breaker.throttle(Duration::from_millis(ms));
+                    model.throttle(ms);
+                }
+                Op::Success(at) | Op::Failure(at) | Op::Throttled(at, _) | Op::Asking(at, _) | Op::Ignore(at)
                 | Op::Drop(at) | Op::Forget(at) => {
                     if held.is_empty() {
                         continue;
@@ -269,6 +307,9 @@ proptest! {
                         Op::Success(_) => permit.success(),
                         Op::Failure(_) => permit.failure(FailKind::Other),
                         Op::Throttled(_, ms) => permit.throttled(Some(Duration::from_millis(ms))),
+                        Op::Asking(_, ms) => permit.record(
+                            Outcome::failure(FailKind::Other).with_retry_after(Duration::from_millis(ms)),
+                        ),
                         Op::Ignore(_) => permit.ignore(),
                         Op::Forget(_) => { std::mem::forget(permit); continue; }
                         _ => drop(permit),

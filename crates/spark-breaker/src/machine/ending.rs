@@ -67,6 +67,9 @@ impl Machine {
             return None;
         };
         let mut failed = None;
+        if matches!(outcome, Outcome::Failure { .. } | Outcome::Throttled { .. }) {
+            self.last_failure = Some(now);
+        }
         match outcome {
             Outcome::Ignored => return None,
             Outcome::Success => {
@@ -187,12 +190,11 @@ impl Machine {
         else {
             return;
         };
-        if let (Some(wait), Phase::Open { until }) = (retry_after, &mut self.phase)
+        if let Some(wait) = retry_after
             && generation.saturating_add(1) == self.generation
             && self.mode == Mode::Auto
         {
-            let asked = now.saturating_add(wait.min(self.config.max_retry_after));
-            *until = asked.max(*until);
+            self.lengthen_open(now, wait.min(self.config.max_retry_after));
         }
     }
 }

@@ -36,6 +36,9 @@ const RETRY_RESERVE: u32 = 10;
 /// when to come back is believed up to this; or up to `open_for`, where that is more.
 const MAX_OPEN: Duration = Duration::from_secs(120);
 
+/// By how much a probe's time is longer than a call may take.
+const LONGER: Duration = Duration::from_secs(30);
+
 /// The layers around each provider, outermost first: what `stack` prints.
 pub(crate) const LAYERS: [&str; 6] = [
     "failover", "retry", "breaker", "bulkhead", "timeouts", "client",
@@ -151,7 +154,8 @@ pub(crate) fn breaker_config(provider: &Provider) -> BreakerConfig {
         .max_open_for(breaker.open_for.duration().max(MAX_OPEN))
         .max_retry_after(breaker.open_for.duration().max(MAX_OPEN))
         .probes(breaker.probes)
-        .probe_timeout(provider.timeouts.total.duration())
+        // Later than the time limit, which ends a probe that hangs, and is to count.
+        .probe_timeout(provider.timeouts.total.duration() + LONGER)
         .slow_threshold(provider.timeouts.first_byte.duration())
 }
 
