@@ -228,8 +228,9 @@ impl Engine {
         let tag = policy.tag(part.key, plan.tag(tier));
         let rule = policy.rule(tag);
         let mark = Mark::new(tag, plan.turn());
-        let now = self.now();
-        let mut set = self.table(policy.slot).lock(part.key, || now, 0);
+        // What is given back is what time has not: time goes on while the set is waited for.
+        let mut set = self.table(policy.slot).lock(part.key, || self.now(), 0);
+        let now = set.now;
         if !self.is_in_force(&plan) {
             return false;
         }
@@ -270,9 +271,8 @@ impl Engine {
 
     fn try_reset(&self, key: Key) -> bool {
         let plan = self.plan();
-        let now = self.now();
         plan.policies.iter().all(|policy| {
-            let mut set = self.table(policy.slot).lock(key, || now, 0);
+            let mut set = self.table(policy.slot).lock(key, || self.now(), 0);
             let in_force = self.is_in_force(&plan);
             if in_force {
                 set.clear();
@@ -282,3 +282,7 @@ impl Engine {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
