@@ -90,7 +90,7 @@ impl Shared {
                 return refuse(self.refuse(&decision, key));
             }
             let tells = self.config.headers == Headers::Always;
-            tells.then(|| Fields::of(self, &decision, &found.subject))
+            tells.then(|| Fields::of(self, &decision, found.subject.tier))
         };
         let tier = match self.config.budget {
             Some(_) => found.subject.tier.map(Box::from),
