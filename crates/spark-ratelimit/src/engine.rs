@@ -96,8 +96,7 @@ impl Engine {
         self.plan.load_full()
     }
 
-    /// Calls `tell`, which must not call back into a limiter, with the plan of that epoch; with the
-    /// one in force where it is long gone.
+    /// Calls `tell` with the plan of that epoch; with the one in force where it is long gone.
     #[inline]
     pub(crate) fn with_plan_of<T>(&self, epoch: u64, mut tell: impl FnMut(&Plan) -> T) -> T {
         match with_plan(self, epoch, &mut tell) {
