@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use spark_core::Clock;
 
 use crate::decision::Tally;
+use crate::gcra::Gcra;
 use crate::ledger::Ledger;
 use crate::memory::{remember, with_plan};
 use crate::permit::Part;
@@ -163,8 +164,8 @@ impl Engine {
         }
     }
 
-    /// Decides a request by this plan, into an attempt that is fresh; false when it is not in force any more. The estimates are
-    /// noted for `permit`.
+    /// Decides a request by this plan, into an attempt that is fresh; false when it is not in force
+    /// any more. The estimates are noted for `permit`.
     #[inline]
     pub(crate) fn attempt(
         &self,
@@ -237,10 +238,9 @@ impl Engine {
         if let Some(missing) = actual.checked_sub(part.reserved).filter(|it| *it > 0) {
             let debt = rule.force(plan.debt(at, rule, tag, entry, now), missing);
             let tat = now.saturating_add(debt);
-            if debt == rule.ceiling() || entry.is_none_or(|it| it.tat <= now || it.mark != mark) {
-                self.permits.forgive(part.account());
-            }
-            set.put(Entry { tat, mark });
+            let after = Entry { tat, mark };
+            self.note_debt(part.account(), rule, entry, after, now);
+            set.put(after);
             return true;
         }
         // What was reserved under another quota cannot be told in this one.
@@ -259,6 +259,22 @@ impl Engine {
             set.put(Entry { tat, mark });
         }
         true
+    }
+
+    /// Notes what a debt became, with its set locked. Where it begins anew, is measured by another
+    /// rule or was cut off, nothing that was reserved before can be given back.
+    pub(crate) fn note_debt(
+        &self,
+        account: u64,
+        rule: &Gcra,
+        before: Option<Entry>,
+        after: Entry,
+        now: u64,
+    ) {
+        let goes_on = before.is_some_and(|it| it.tat > now && it.mark == after.mark);
+        if !goes_on || after.tat.saturating_sub(now) >= rule.ceiling() {
+            self.permits.forgive(account);
+        }
     }
 
     /// Forgives a key everything.
