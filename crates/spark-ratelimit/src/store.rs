@@ -584,6 +584,65 @@ mod tests {
     }
 
     #[test]
+    fn one_that_will_owe_more_than_the_least_indebted_does_not_look_further() {
+        let table = Table::new(16);
+        for n in 0..16 {
+            put(&table, key(2, n % 2, n), 1_100 + n, 1_000);
+        }
+        // Once there was no room, so that not everybody looks.
+        put(&table, key(2, 0, 16), 1_200, 1_000);
+        assert_eq!(table.evicted(), 1);
+        let looks = |debt| table.lock(key(2, 1, 17), || 1_000, debt).second.is_some();
+        // The least owes 101.
+        assert!(looks(0) && looks(100));
+        assert!(!looks(101) && !looks(1_000));
+    }
+
+    #[test]
+    fn what_came_home_while_the_second_set_was_waited_for_is_found() {
+        let table = Table::new(16);
+        let late = key(2, 1, 8);
+        for n in 0..8 {
+            put(&table, key(2, 1, n), 100, 0);
+        }
+        let second = hold(&table.sets[0].slots);
+        let found = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| table.lock(late, || 0, 0).get());
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+            let mut home = hold(&table.sets[1].slots);
+            home.name(3, late.bits() as u32);
+            home.write(3, entry(300));
+            drop(home);
+            drop(second);
+            waits.join().unwrap()
+        });
+        assert_eq!(found, Some(entry(300)));
+    }
+
+    #[test]
+    fn room_that_was_taken_while_the_second_set_was_waited_for_is_none() {
+        let table = Table::new(16);
+        for n in 0..16 {
+            put(&table, key(2, n % 2, n), 100 + 50 * n, 0);
+        }
+        let least = key(2, 1, 1);
+        let second = hold(&table.sets[0].slots);
+        std::thread::scope(|scope| {
+            let late = scope.spawn(|| put(&table, key(2, 1, 16), 1_000, 0));
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+            let mut home = hold(&table.sets[1].slots);
+            let way = home.find(least.bits() as u32).unwrap();
+            home.write(way, entry(900));
+            drop(home);
+            drop(second);
+            late.join().unwrap();
+        });
+        assert_eq!(tat(&table, least, 0), Some(900));
+        assert_eq!(tat(&table, key(2, 1, 16), 0), Some(1_000));
+        assert_eq!(table.evicted(), 1);
+    }
+
+    #[test]
     fn at_half_load_next_to_nothing_is_forgotten() {
         let table = Table::new(1 << 16);
         for n in 0..1 << 15 {
