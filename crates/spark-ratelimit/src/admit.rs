@@ -8,6 +8,7 @@ use spark_core::{Context, Miswired, Problem, Shape};
 use crate::body::Held;
 use crate::budget::RequestBudget;
 use crate::fields::Fields;
+use crate::key::MIX;
 use crate::layer::Config;
 use crate::metrics::Meter;
 use crate::subject::{Found, Missed};
@@ -90,7 +91,7 @@ impl Shared {
                 return refuse(self.refuse(&decision, key));
             }
             let tells = self.config.headers == Headers::Always;
-            tells.then(|| Fields::of(self, &decision, &found.subject))
+            tells.then(|| Fields::of(self, &decision, found.subject.tier))
         };
         let tier = match self.config.budget {
             Some(_) => found.subject.tier.map(Box::from),
@@ -184,7 +185,7 @@ impl Shared {
 
     /// That a limiter has seen a key.
     fn mark(&self, limiter: u64, key: Key) -> u64 {
-        key.bits() ^ limiter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        key.bits() ^ limiter.wrapping_add(1).wrapping_mul(MIX)
     }
 
     fn report(&self, missed: Option<Missed>) {

@@ -39,8 +39,7 @@ impl RequestBudget {
     /// How the caller stands.
     pub(crate) fn peek(&self) -> Option<Decision<'_>> {
         let limiter = self.shared.config.budget.as_ref()?;
-        let decision = limiter.peek(&self.key, self.tier.as_deref(), 0);
-        decision.is_enforced().then_some(decision)
+        Some(limiter.peek(&self.key, self.tier.as_deref(), 0))
     }
 
     /// The response has ended. What is not known yet may be in flight elsewhere, as behind a cache.

@@ -9,12 +9,18 @@ use spark_core::Name;
 
 use crate::engine::{Attempt, Engine};
 use crate::gcra::Gcra;
+use crate::legacy::Figures;
 use crate::plan::{Active, Plan};
 use crate::{Key, Unit, headers};
 
 /// Whether a request may pass, and how its caller stands.
 ///
 /// Made without allocating.
+///
+/// It speaks of the policies that it was made by, also when the limiter was
+/// [reconfigured](crate::Limiter::reconfigure) since. After a second reconfiguration their names and
+/// quotas are not known any more: it names none then and gives no header fields, while whether it
+/// may, and how long to wait, stays as it was.
 ///
 /// # Example
 /// ```
@@ -218,7 +224,8 @@ impl<'a> Decision<'a> {
     }
 
     /// The policy that binds first: of a refusal, the one with the longest wait; otherwise the one
-    /// of which the least is left.
+    /// of which the least is left. After two reconfigurations it is some policy of now, with numbers
+    /// that mean nothing.
     ///
     /// # Example
     /// ```
@@ -235,7 +242,8 @@ impl<'a> Decision<'a> {
         self.report(|it| it.tightest())
     }
 
-    /// The names of the policies that refuse; empty when the request passed.
+    /// The names of the policies that refuse; empty when the request passed, and after two
+    /// reconfigurations.
     ///
     /// # Example
     /// ```
@@ -252,7 +260,7 @@ impl<'a> Decision<'a> {
         self.named(self.attempt.tally.violated)
     }
 
-    /// The names of the shadow policies that would have refused.
+    /// The names of the shadow policies that would have refused; none after two reconfigurations.
     ///
     /// # Example
     /// ```
@@ -273,9 +281,15 @@ impl<'a> Decision<'a> {
         self.named(self.attempt.tally.shadowed)
     }
 
-    /// One that was not made yet, or was made before.
+    /// One that is still to be made.
     #[inline]
-    pub(crate) fn new(engine: &'a Engine, attempt: Attempt, key: Key) -> Self {
+    pub(crate) fn pending(engine: &'a Engine, key: Key) -> Self {
+        Self::again(engine, (Attempt::default(), key))
+    }
+
+    /// One that was made before, by its [`outcome`](Self::outcome).
+    #[inline]
+    pub(crate) fn again(engine: &'a Engine, (attempt, key): (Attempt, Key)) -> Self {
         Self {
             engine,
             attempt,
@@ -289,14 +303,9 @@ impl<'a> Decision<'a> {
         &mut self.attempt
     }
 
-    /// Whether any policy is more than a shadow.
-    pub(crate) fn is_enforced(&self) -> bool {
-        self.attempt.tally.enforced
-    }
-
-    /// What came of it.
-    pub(crate) fn outcome(&self) -> Attempt {
-        self.attempt
+    /// What came of it, and for whom.
+    pub(crate) fn outcome(&self) -> (Attempt, Key) {
+        (self.attempt, self.key)
     }
 
     /// When it was made, on the limiter's clock.
@@ -339,7 +348,8 @@ impl<'a> Decision<'a> {
     }
 
     /// The `RateLimit` field of draft-ietf-httpapi-ratelimit-headers: what may be used now, and in
-    /// how many seconds there is more. One allocation. `None` where all policies are shadows.
+    /// how many seconds there is more. One allocation. `None` where all policies are shadows, and
+    /// after two reconfigurations.
     ///
     /// # Example
     /// ```
@@ -357,8 +367,7 @@ impl<'a> Decision<'a> {
 
     /// The `RateLimit-Policy` field of the same draft: the quotas of the caller's tier. Made when
     /// the limiter was configured, but for a key with a quota of its own (of several keys, the first
-    /// policy's). `None` where all policies
-    /// are shadows.
+    /// policy's). `None` where all policies are shadows, and after two reconfigurations.
     ///
     /// # Example
     /// ```
@@ -398,7 +407,7 @@ impl Report<'_> {
     }
 
     pub(crate) fn limit_field(&self) -> Option<HeaderValue> {
-        self.attempt.tally.enforced.then(|| {
+        self.is_to_be_told().then(|| {
             let (policy, standing) = self.reported();
             let rule = policy.rule(standing.tag);
             let (remaining, next_in) = (rule.remaining(standing.debt), rule.next_in(standing.debt));
@@ -407,12 +416,37 @@ impl Report<'_> {
     }
 
     pub(crate) fn policy_field(&self) -> Option<HeaderValue> {
-        self.plan.field(self.key, self.attempt.tier)
+        let field = || self.plan.field(self.key, self.attempt.tier);
+        self.is_to_be_told().then(field).flatten()
+    }
+
+    /// The burst stands for the limit: who tells these knows no other, and a client that has asked
+    /// for nothing sees all of it left.
+    pub(crate) fn figures(&self) -> Option<Figures> {
+        self.is_to_be_told().then(|| {
+            let (policy, standing) = self.reported();
+            Figures {
+                unit: policy.unit,
+                limit: policy.quota(standing.tag).burst_size(),
+                remaining: policy.rule(standing.tag).remaining(standing.debt),
+                full_in: standing.debt,
+            }
+        })
+    }
+
+    /// Whether a client hears of it: of a shadow never, nor of policies that are not those of then.
+    fn is_to_be_told(&self) -> bool {
+        self.attempt.tally.enforced && self.is_of_its_plan()
+    }
+
+    /// Whether the plan is the one that it was made by: after two reconfigurations it is not, and
+    /// what stands in the attempt by number means other policies, or none.
+    fn is_of_its_plan(&self) -> bool {
+        self.plan.epoch == self.attempt.epoch
     }
 
     fn named(&self, bits: u32) -> impl Iterator<Item = &Name> {
-        // Where two reconfigurations passed since: better none than others.
-        let known = self.plan.epoch == self.attempt.epoch;
+        let known = self.is_of_its_plan();
         let policies = self.plan.policies.iter().enumerate();
         policies
             .filter(move |(at, _)| known && bits >> at & 1 == 1)
@@ -423,7 +457,7 @@ impl Report<'_> {
     fn reported(&self) -> (&Active, Standing) {
         let standing = self.attempt.tally.tightest;
         let policies = &self.plan.policies;
-        // Where two reconfigurations passed since, the plan may have fewer.
+        // A plan of later may have fewer.
         let policy = policies.get(usize::from(standing.policy));
         (policy.unwrap_or(&policies[0]), standing)
     }

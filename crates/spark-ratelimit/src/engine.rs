@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use spark_core::Clock;
 
 use crate::decision::Tally;
+use crate::gcra::Gcra;
 use crate::ledger::Ledger;
 use crate::memory::{remember, with_plan};
 use crate::permit::Part;
@@ -96,8 +97,7 @@ impl Engine {
         self.plan.load_full()
     }
 
-    /// Calls `tell`, which must not call back into a limiter, with the plan of that epoch; with the
-    /// one in force where it is long gone.
+    /// Calls `tell` with the plan of that epoch; with the one in force where it is long gone.
     #[inline]
     pub(crate) fn with_plan_of<T>(&self, epoch: u64, mut tell: impl FnMut(&Plan) -> T) -> T {
         match with_plan(self, epoch, &mut tell) {
@@ -164,8 +164,8 @@ impl Engine {
         }
     }
 
-    /// Decides a request by this plan, into an attempt that is fresh; false when it is not in force any more. The estimates are
-    /// noted for `permit`.
+    /// Decides a request by this plan, into an attempt that is fresh; false when it is not in force
+    /// any more. The estimates are noted for `permit`.
     #[inline]
     pub(crate) fn attempt(
         &self,
@@ -228,8 +228,9 @@ impl Engine {
         let tag = policy.tag(part.key, plan.tag(tier));
         let rule = policy.rule(tag);
         let mark = Mark::new(tag, plan.turn());
-        let now = self.now();
-        let mut set = self.table(policy.slot).lock(part.key, || now, 0);
+        // What is given back is what time has not: time goes on while the set is waited for.
+        let mut set = self.table(policy.slot).lock(part.key, || self.now(), 0);
+        let now = set.now;
         if !self.is_in_force(&plan) {
             return false;
         }
@@ -237,10 +238,9 @@ impl Engine {
         if let Some(missing) = actual.checked_sub(part.reserved).filter(|it| *it > 0) {
             let debt = rule.force(plan.debt(at, rule, tag, entry, now), missing);
             let tat = now.saturating_add(debt);
-            if debt == rule.ceiling() || entry.is_none_or(|it| it.tat <= now || it.mark != mark) {
-                self.permits.forgive(part.account());
-            }
-            set.put(Entry { tat, mark });
+            let after = Entry { tat, mark };
+            self.note_debt(part.account(), rule, entry, after, now);
+            set.put(after);
             return true;
         }
         // What was reserved under another quota cannot be told in this one.
@@ -261,6 +261,22 @@ impl Engine {
         true
     }
 
+    /// Notes what a debt became, with its set locked. Where it begins anew, is measured by another
+    /// rule or was cut off, nothing that was reserved before can be given back.
+    pub(crate) fn note_debt(
+        &self,
+        account: u64,
+        rule: &Gcra,
+        before: Option<Entry>,
+        after: Entry,
+        now: u64,
+    ) {
+        let goes_on = before.is_some_and(|it| it.tat > now && it.mark == after.mark);
+        if !goes_on || after.tat.saturating_sub(now) >= rule.ceiling() {
+            self.permits.forgive(account);
+        }
+    }
+
     /// Forgives a key everything.
     pub(crate) fn reset(&self, key: Key) {
         while !self.try_reset(key) {
@@ -270,9 +286,8 @@ impl Engine {
 
     fn try_reset(&self, key: Key) -> bool {
         let plan = self.plan();
-        let now = self.now();
         plan.policies.iter().all(|policy| {
-            let mut set = self.table(policy.slot).lock(key, || now, 0);
+            let mut set = self.table(policy.slot).lock(key, || self.now(), 0);
             let in_force = self.is_in_force(&plan);
             if in_force {
                 set.clear();
@@ -282,3 +297,7 @@ impl Engine {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -11,15 +11,13 @@ use crate::engine::Attempt;
 use crate::headers::{self, PolicyItem, RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::layer::Config;
 use crate::legacy::{Figures, write_openai, write_x_ratelimit};
-use crate::subject::Subject;
 use crate::{Decision, Key, Unit};
 
 /// What is told on a response that passes. The values are made when it comes: to carry them all the
 /// way there would cost more.
 pub(crate) struct Fields {
     shared: Arc<Shared>,
-    attempt: Attempt,
-    key: Key,
+    outcome: (Attempt, Key),
     /// How many may be under way at once, where that is limited.
     at_once: Option<u32>,
 }
@@ -32,13 +30,12 @@ pub(crate) struct Customs {
 }
 
 impl Fields {
-    pub(crate) fn of(shared: &Arc<Shared>, decision: &Decision<'_>, subject: &Subject<'_>) -> Self {
+    pub(crate) fn of(shared: &Arc<Shared>, decision: &Decision<'_>, tier: Option<&str>) -> Self {
         let limiter = shared.config.concurrency.as_ref();
         Self {
             shared: Arc::clone(shared),
-            attempt: decision.outcome(),
-            key: subject.key,
-            at_once: limiter.map(|it| it.limit().most(subject.tier)),
+            outcome: decision.outcome(),
+            at_once: limiter.map(|it| it.limit().most(tier)),
         }
     }
 
@@ -50,48 +47,19 @@ impl Fields {
             return;
         }
         let config = &self.shared.config;
-        let decision = Decision::new(config.limiter.engine(), self.attempt, self.key);
-        if self.at_once.is_none() && config.budget.is_none() {
-            // In place: to hand these values on, and on, takes as long as to make them.
-            decision.report(|it| {
-                if let Some(field) = it.limit_field() {
-                    headers.insert(RATE_LIMIT, field);
-                }
-                if let Some(field) = it.policy_field() {
-                    headers.insert(RATE_LIMIT_POLICY, field);
-                }
-            });
-        } else {
-            self.write_joined(headers, &decision, budget);
-        }
+        let decision = Decision::again(config.limiter.engine(), self.outcome);
         if let Some(customs) = Customs::of(&decision, config) {
             customs.write(headers);
         }
-    }
-
-    /// Beside those of the requests' quota those of other limits.
-    #[inline(never)]
-    fn write_joined(
-        &self,
-        headers: &mut HeaderMap,
-        decision: &Decision<'_>,
-        budget: Option<&RequestBudget>,
-    ) {
-        let config = &self.shared.config;
-        let (mut limit, mut policy) = both(decision);
-        if let (Some(limiter), Some(most)) = (&config.concurrency, self.at_once) {
-            let limit = limiter.limit();
-            let name = limit.policy_name();
-            let item = PolicyItem::count(name, most.into(), Unit::ConcurrentRequests);
-            policy = joined(policy, headers::policy_field([item]));
-        }
-        if let Some(decision) = budget.and_then(RequestBudget::peek) {
-            let (other, other_policy) = both(&decision);
-            limit = joined(limit, other);
-            policy = joined(policy, other_policy);
-            if config.openai {
-                write_openai(headers, &figures_of(&decision));
-            }
+        // Written to where they stay: to hand them on, and on, takes as long as to make them. Not
+        // inserted in there: what they replace may be a stranger's, and run code when it is dropped.
+        let (mut limit, mut policy) = (None, None);
+        decision.report(|it| {
+            limit = it.limit_field();
+            policy = it.policy_field();
+        });
+        if self.at_once.is_some() || config.budget.is_some() {
+            self.join(headers, &mut limit, &mut policy, budget);
         }
         if let Some(field) = limit {
             headers.insert(RATE_LIMIT, field);
@@ -100,23 +68,49 @@ impl Fields {
             headers.insert(RATE_LIMIT_POLICY, field);
         }
     }
+
+    /// Adds other limits to those of the requests' quota. Where both tell of tokens, a budget is heard.
+    #[inline(never)]
+    fn join(
+        &self,
+        headers: &mut HeaderMap,
+        limit: &mut Option<HeaderValue>,
+        policy: &mut Option<HeaderValue>,
+        budget: Option<&RequestBudget>,
+    ) {
+        let config = &self.shared.config;
+        if let (Some(limiter), Some(most)) = (&config.concurrency, self.at_once) {
+            let at_once = limiter.limit();
+            let name = at_once.policy_name();
+            let item = PolicyItem::count(name, most.into(), Unit::ConcurrentRequests);
+            *policy = joined(policy.take(), headers::policy_field([item]));
+        }
+        if let Some(decision) = budget.and_then(RequestBudget::peek) {
+            let (other, other_policy, figures) =
+                decision.report(|it| (it.limit_field(), it.policy_field(), it.figures()));
+            *limit = joined(limit.take(), other);
+            *policy = joined(policy.take(), other_policy);
+            if let Some(figures) = figures.filter(|_| config.openai) {
+                write_openai(headers, &figures);
+            }
+        }
+    }
 }
 
 impl Customs {
-    /// `None` where none is to be told; a shadow never is.
+    /// `None` where none is to be told.
     #[inline]
     pub(crate) fn of(decision: &Decision<'_>, config: &Config) -> Option<Self> {
-        if !(config.x_ratelimit || config.openai) || !decision.is_enforced() {
+        if !(config.x_ratelimit || config.openai) {
             return None;
         }
-        let figures = figures_of(decision);
-        let clock = config.limiter.engine().clock();
+        let figures = decision.report(|it| it.figures())?;
         // A moment is told: that of the decision counts, however long the answer took.
-        let since = clock.now().as_nanos().saturating_sub(decision.now());
         let decided_at = || {
-            clock
-                .unix_time()
-                .saturating_sub(Duration::from_nanos(since))
+            let clock = config.limiter.engine().clock();
+            let since = clock.now().as_nanos().saturating_sub(decision.now());
+            let since = Duration::from_nanos(since);
+            clock.unix_time().saturating_sub(since)
         };
         Some(Self {
             x_ratelimit: config.x_ratelimit.then(|| (figures, decided_at())),
@@ -134,10 +128,6 @@ impl Customs {
     }
 }
 
-fn both(decision: &Decision<'_>) -> (Option<HeaderValue>, Option<HeaderValue>) {
-    decision.report(|it| (it.limit_field(), it.policy_field()))
-}
-
 /// Two lists as one. They might stand on two lines; but not every client reads a second.
 pub(crate) fn joined(one: Option<HeaderValue>, other: Option<HeaderValue>) -> Option<HeaderValue> {
     match (one, other) {
@@ -146,17 +136,5 @@ pub(crate) fn joined(one: Option<HeaderValue>, other: Option<HeaderValue>) -> Op
             HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).ok()
         }
         (one, other) => one.or(other),
-    }
-}
-
-/// The burst stands for the limit: these fields know no other, and a client that has asked for
-/// nothing sees all of it left.
-fn figures_of(decision: &Decision<'_>) -> Figures {
-    let state = decision.tightest();
-    Figures {
-        unit: state.unit,
-        limit: state.burst,
-        remaining: state.remaining,
-        full_in: u64::try_from(state.full_in.as_nanos()).unwrap_or(u64::MAX),
     }
 }

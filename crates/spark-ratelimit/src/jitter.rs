@@ -36,7 +36,7 @@ mod tests {
     fn it_spreads_evenly() {
         let mut counts = [0; 10];
         for n in 0..10_000_u64 {
-            let entropy = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let entropy = n.wrapping_mul(crate::key::MIX);
             counts[jittered(Duration::ZERO, SECOND * 10, entropy).as_secs() as usize] += 1;
         }
         assert!(

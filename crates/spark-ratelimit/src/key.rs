@@ -75,7 +75,6 @@ impl Key {
     /// assert_eq!(Key::network(ip("64:ff9b::192.0.2.1"), 64), Key::network(ip("192.0.2.1"), 64));
     /// ```
     pub fn network(client: ClientIp, v6_prefix: u8) -> Self {
-        // Four bytes, nine or seventeen: one cannot be taken for the other.
         match client.addr() {
             IpAddr::V4(v4) => Self::v4(v4.to_bits()),
             IpAddr::V6(v6) => Self::v6(v6.to_bits(), v6_prefix),
@@ -152,6 +151,7 @@ impl Key {
             return Self::v4(lower as u32);
         }
         let prefix = prefix.min(128);
+        // Nine bytes or seventeen, and of IPv4 four: one cannot be taken for the other.
         Self::hash(Kind::Network, |to| {
             to.write_u64(first_bits(upper, prefix.min(64)));
             if prefix > 64 {
@@ -182,6 +182,9 @@ impl Key {
         Self(bits)
     }
 }
+
+/// 2⁶⁴ ÷ φ, to mix by: any odd constant will do that lets the lower bits reach the upper ones.
+pub(crate) const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The upper half of `64:ff9b::/96`.
 const NAT64: u64 = 0x0064_ff9b_0000_0000;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spark_core::Clock;
 
-use crate::engine::{Attempt, Engine};
+use crate::engine::Engine;
 use crate::permit::Permit;
 use crate::plan::{MAX_POLICIES, Plan};
 use crate::request::{Charges, Mode};
@@ -323,7 +323,7 @@ impl Limiter {
 
     #[inline]
     fn decide(&self, charges: &Charges<'_>, tier: Option<&str>, mode: Mode) -> Decision<'_> {
-        let mut decision = Decision::new(&self.engine, Attempt::default(), charges.of(0).key);
+        let mut decision = Decision::pending(&self.engine, charges.of(0).key);
         self.engine.decide(charges, tier, mode, decision.attempt());
         decision
     }
@@ -337,8 +337,9 @@ impl Limiter {
         loop {
             let plan = self.engine.plan();
             let mut room = NO_CHARGES;
-            let charges = Charges::Each(ask(&plan, &mut charge, &mut room));
-            let mut decision = Decision::new(&self.engine, Attempt::default(), charges.of(0).key);
+            let charges = ask(&plan, &mut charge, &mut room);
+            let mut decision = Decision::pending(&self.engine, charges[plan.first()].key);
+            let charges = Charges::Each(charges);
             let attempt = decision.attempt();
             if self
                 .engine
@@ -360,8 +361,8 @@ impl Limiter {
             let mut room = NO_CHARGES;
             let charges = ask(&plan, &mut charge, &mut room);
             let permit = Permit::new(self.clone(), &plan, tier, charges);
+            let mut decision = Decision::pending(&self.engine, charges[plan.first()].key);
             let charges = Charges::Each(charges);
-            let mut decision = Decision::new(&self.engine, Attempt::default(), charges.of(0).key);
             let attempt = decision.attempt();
             let id = Some(permit.id());
             if !self

@@ -33,9 +33,12 @@ mod threads {
     }
 
     pub(super) fn keep(engine: &Engine, plan: &Arc<Plan>) {
-        // Where the thread is about to end, nothing is remembered.
+        // Where the thread is about to end, nothing is remembered; nor while it reads a plan, and
+        // one whom it tells of it, such as a recorder of metrics, asks another limiter.
         let _ = PLANS.try_with(|plans| {
-            plans.borrow_mut()[place(engine)] = Some((engine.id, Arc::clone(plan)));
+            if let Ok(mut plans) = plans.try_borrow_mut() {
+                plans[place(engine)] = Some((engine.id, Arc::clone(plan)));
+            }
         });
     }
 
@@ -56,8 +59,8 @@ mod threads {
     pub(super) fn keep(_: &Engine, _: &Arc<Plan>) {}
 }
 
-/// Calls `work`, which must not call back into a limiter, with the plan of `epoch`, if this thread
-/// remembers it.
+/// Calls `work` with the plan of `epoch`, if this thread remembers it. While it works, the thread
+/// remembers nothing new.
 #[inline]
 pub(crate) fn with_plan<T>(
     engine: &Engine,

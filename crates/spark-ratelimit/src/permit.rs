@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::key::MIX;
 use crate::plan::Plan;
 use crate::{Charge, Key, Limiter};
 
@@ -174,7 +175,7 @@ impl Part {
     }
 
     pub(crate) fn account_of(policy: u64, key: Key) -> u64 {
-        key.bits() ^ policy.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        key.bits() ^ policy.wrapping_mul(MIX)
     }
 }
 

@@ -119,6 +119,11 @@ impl Plan {
         self.given.iter().map(|at| &self.policies[*at])
     }
 
+    /// Where the policy stands that was given first.
+    pub(crate) fn first(&self) -> usize {
+        self.given[0]
+    }
+
     /// What `entry` owes to policy `at` when measured by the rule of `tag`: its share of the burst
     /// under the quota that it was charged by is its share now.
     #[inline]

@@ -2,7 +2,7 @@
 
 use crate::decision::{Standing, Tally};
 use crate::engine::Engine;
-use crate::gcra::Verdict;
+use crate::gcra::{Gcra, Verdict};
 use crate::permit::Part;
 use crate::plan::Plan;
 use crate::store::{Entry, Locked, Mark};
@@ -95,9 +95,7 @@ impl Request<'_> {
                 mark: Mark::new(tag, self.plan.turn()),
             };
             if self.permit.is_some() || self.engine.permits.are_some() {
-                let begins = before == 0 || set.get().is_none_or(|it| it.mark != entry.mark);
-                let anew = begins || after == rule.ceiling();
-                self.note_debt(policy.id, charge, entry.tat, anew);
+                self.note_debt(at, charge, rule, &set, entry);
             }
             set.put(entry);
         } else if after == before && step != Step::Stale && self.mode != Mode::Peek {
@@ -123,16 +121,14 @@ impl Request<'_> {
         }
     }
 
-    /// Notes an estimate for its permit; and where a debt begins anew or was cut off, that nothing of
-    /// what was there before can be given back.
+    /// Notes what the debt of this set becomes, and an estimate for its permit.
     #[inline(never)]
-    fn note_debt(&self, policy: u64, charge: &Charge, tat: u64, anew: bool) {
-        let account = Part::account_of(policy, charge.key);
-        if anew {
-            self.engine.permits.forgive(account);
-        }
+    fn note_debt(&self, at: usize, charge: &Charge, rule: &Gcra, set: &Locked<'_>, after: Entry) {
+        let account = Part::account_of(self.plan.policies[at].id, charge.key);
+        self.engine
+            .note_debt(account, rule, set.get(), after, set.now);
         if let Some(permit) = self.permit.filter(|_| charge.estimate) {
-            self.engine.permits.reserve(account, permit, tat);
+            self.engine.permits.reserve(account, permit, after.tat);
         }
     }
 

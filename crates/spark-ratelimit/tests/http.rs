@@ -3,15 +3,18 @@
 
 mod common;
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use common::{MINUTE, SECOND, from, from_ip, hello};
-use http::{HeaderMap, Method, Request, StatusCode};
+use common::{MINUTE, SECOND, acme, from, from_ip, hello};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use spark_core::testing::TestClock;
 use spark_core::{ClientIp, Context, Instant, Name, Principal, Refusal, Shape, User};
-use spark_ratelimit::{Headers, Key, KeyBy, Limiter, Policy, Quota, RateLimitLayer};
-use tower::{Layer, ServiceBuilder, ServiceExt};
+use spark_ratelimit::{
+    Concurrency, ConcurrencyLimiter, Headers, Key, KeyBy, Limiter, Policy, Quota, RateLimitLayer,
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 fn limiter(clock: &TestClock, name: &str, n: u64, per: Duration) -> Limiter {
     common::limiter(clock, [common::policy(name, n, per)])
@@ -386,4 +389,137 @@ async fn a_reload_is_seen_by_the_next_request() {
         header(response.headers(), "ratelimit-policy"),
         Some(r#""p";q=6000;w=60"#)
     );
+}
+
+/// Reloads while a request is under way, and then goes on with others.
+fn reloading(
+    limiter: Limiter,
+    reloads: Vec<Vec<Policy>>,
+) -> impl Service<Request<()>, Response = Response<String>, Error = Infallible, Future: Send> + Clone
+{
+    service_fn(move |_: Request<()>| {
+        for policies in &reloads {
+            limiter.reconfigure(policies.clone()).unwrap();
+        }
+        limiter.check(&Key::of("other"), None, 1);
+        async { Ok(Response::new(String::new())) }
+    })
+}
+
+#[tokio::test]
+async fn a_request_under_way_hears_of_its_own_policies_after_a_reload_and_of_none_after_two() {
+    let clock = TestClock::new();
+    let at_once = ConcurrencyLimiter::new(Concurrency::new("streams", 9).unwrap());
+    let next = vec![
+        common::policy("today", 5, MINUTE).shadow(),
+        common::policy("secret", 1_000, MINUTE),
+    ];
+    for reloads in [1, 2, 3] {
+        let limiter = limiter(&clock, "today", 5, MINUTE);
+        let layer = RateLimitLayer::new(limiter.clone())
+            .x_ratelimit()
+            .openai_headers();
+        let inner = reloading(limiter.clone(), vec![next.clone(); reloads]);
+        let response = layer.layer(inner).oneshot(from(Principal::Master)).await;
+        let response = response.unwrap();
+        let headers = response.headers();
+        if reloads == 1 {
+            assert_eq!(header(headers, "ratelimit"), Some(r#""today";r=4;t=12"#));
+            let policy = header(headers, "ratelimit-policy");
+            assert_eq!(policy, Some(r#""today";q=5;w=60"#));
+            assert_eq!(header(headers, "x-ratelimit-remaining"), Some("4"));
+        } else {
+            assert!(headers.is_empty(), "{headers:?}");
+        }
+    }
+
+    // Other limits are told as ever.
+    let budget = limiter(&clock, "tokens", 9, MINUTE);
+    let limiter = limiter(&clock, "today", 5, MINUTE);
+    let layer = RateLimitLayer::new(limiter.clone()).budget(budget);
+    let layer = layer.concurrency(at_once);
+    let inner = reloading(limiter, vec![next; 2]);
+    let response = layer.layer(inner).oneshot(from(Principal::Master)).await;
+    let response = response.unwrap();
+    assert_eq!(
+        header(response.headers(), "ratelimit-policy"),
+        Some(r#""streams";q=9;qu="concurrent-requests", "tokens";q=9;w=60"#)
+    );
+    assert_eq!(
+        header(response.headers(), "ratelimit"),
+        Some(r#""tokens";r=9"#)
+    );
+}
+
+#[tokio::test]
+async fn a_request_under_way_hears_of_no_other_tier_than_its_own() {
+    let clock = TestClock::new();
+    let policy = || {
+        let policy = common::policy("p", 5, MINUTE).tier("mid", common::quota(10, MINUTE, 10));
+        policy.tier("top", common::quota(100, MINUTE, 100))
+    };
+    // Sorted by name, it comes first, and "top" is where "mid" was.
+    let next = policy().tier("a-new-one", common::quota(1, MINUTE, 1));
+    let limiter = common::limiter(&clock, [policy()]);
+    let layer = RateLimitLayer::new(limiter.clone());
+    let service = layer.layer(reloading(limiter, vec![vec![next]; 2]));
+    let user = User::new(Name::new("k").unwrap(), Name::new("acme").unwrap())
+        .with_tier(Name::new("mid").unwrap());
+    let response = service.oneshot(from(user.into())).await.unwrap();
+    assert_eq!(header(response.headers(), "ratelimit-policy"), None);
+}
+
+#[tokio::test]
+async fn quotas_of_a_single_key_are_told_by_the_first_policys_key() {
+    let clock = TestClock::new();
+    let own = |name| common::policy(name, 5, MINUTE).key(acme(), common::quota(9, MINUTE, 9));
+    let send = async |layer: RateLimitLayer| {
+        let service = layer.key(KeyBy::tenant()).layer(hello());
+        let response = service.oneshot(from(tenant("k", "acme"))).await.unwrap();
+        common::field(&response, "ratelimit-policy").unwrap()
+    };
+    let one = RateLimitLayer::new(common::limiter(&clock, [own("p")]));
+    assert_eq!(send(one).await, r#""p";q=9;w=60"#);
+
+    let two = || RateLimitLayer::new(common::limiter(&clock, [own("a"), own("b")]));
+    let by_ip = two().key_for("a", KeyBy::client_ip());
+    assert_eq!(send(by_ip).await, r#""a";q=5;w=60, "b";q=5;w=60"#);
+    let by_ip = two().key_for("b", KeyBy::client_ip());
+    assert_eq!(send(by_ip).await, r#""a";q=9;w=60, "b";q=9;w=60"#);
+}
+
+/// A value of a stranger's, which asks a limiter when it is dropped.
+struct AsksAtItsEnd(Limiter);
+
+impl AsRef<[u8]> for AsksAtItsEnd {
+    fn as_ref(&self) -> &[u8] {
+        b"mine"
+    }
+}
+
+impl Drop for AsksAtItsEnd {
+    fn drop(&mut self) {
+        self.0.check(&Key::shared(), None, 1);
+    }
+}
+
+#[tokio::test]
+async fn what_a_field_replaces_may_ask_a_limiter() {
+    let clock = TestClock::new();
+    let other = limiter(&clock, "other", 9, MINUTE);
+    let asked = other.clone();
+    let layer = RateLimitLayer::new(limiter(&clock, "p", 9, MINUTE));
+    let service = layer.layer(service_fn(move |_: Request<()>| {
+        let value = bytes::Bytes::from_owner(AsksAtItsEnd(asked.clone()));
+        let value = HeaderValue::from_maybe_shared(value).unwrap();
+        let mut response = Response::new(());
+        response.headers_mut().insert("ratelimit-policy", value);
+        async { Ok::<_, Infallible>(response) }
+    }));
+    let response = service.oneshot(from(Principal::Master)).await.unwrap();
+    assert_eq!(
+        header(response.headers(), "ratelimit-policy"),
+        Some(r#""p";q=9;w=60"#)
+    );
+    assert_eq!(common::remaining(&other, Key::shared(), None), 8);
 }

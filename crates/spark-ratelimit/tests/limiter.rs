@@ -11,7 +11,7 @@ use governor::clock::FakeRelativeClock;
 use proptest::prelude::*;
 use spark_core::Instant;
 use spark_core::testing::TestClock;
-use spark_ratelimit::{ConfigError, Key, Limiter, Policy, Quota};
+use spark_ratelimit::{Charge, ConfigError, Key, Limiter, Policy, Quota};
 
 fn policy(name: &str, quota: Quota) -> Policy {
     Policy::new(name, quota).unwrap()
@@ -399,4 +399,45 @@ fn configurations_that_cannot_work_are_refused_by_name() {
             Err(ConfigError::Name { .. })
         ));
     }
+}
+
+#[test]
+fn a_decision_speaks_of_its_own_policies_after_a_reload_and_of_none_after_two() {
+    let limiter = common::limiter(&TestClock::new(), [common::policy("old", 1, SECOND * 9)]);
+    limiter.check(&Key::shared(), None, 1);
+    let refused = limiter.check(&Key::shared(), None, 1);
+    let reload = || {
+        let new = common::policy("new", 1, SECOND).shadow();
+        limiter.reconfigure(vec![new]).unwrap();
+        // From now on this thread knows that one.
+        limiter.check(&Key::shared(), None, 1);
+    };
+    reload();
+    assert_eq!(refused.violated().collect::<Vec<_>>(), ["old"]);
+    assert_eq!(refused.tightest().name, "old");
+    assert_eq!(refused.rate_limit_field().unwrap(), r#""old";r=0;t=9"#);
+    let field = refused.rate_limit_policy_field();
+    assert_eq!(field.unwrap(), r#""old";q=1;w=9"#);
+    reload();
+    assert_eq!(refused.violated().count(), 0);
+    assert_eq!(refused.rate_limit_field(), None);
+    assert_eq!(refused.rate_limit_policy_field(), None);
+    assert_eq!(refused.retry_after(), Some(SECOND * 9));
+    assert!(!refused.allowed());
+}
+
+#[test]
+fn the_key_whose_quotas_are_told_is_the_first_given_policys() {
+    let own =
+        |name| common::policy(name, 5, SECOND).key(Key::of(name), common::quota(7, SECOND, 7));
+    let limiter = common::limiter(&TestClock::new(), [own("a")]);
+    let told = || {
+        let decision = limiter.peek_each(None, |name| Charge::new(Key::of(name), 1));
+        let field = decision.rate_limit_policy_field().unwrap();
+        field.to_str().unwrap().to_owned()
+    };
+    assert_eq!(told(), r#""a";q=7;w=1"#);
+    // Their tables stand in another order.
+    limiter.reconfigure(vec![own("b"), own("a")]).unwrap();
+    assert_eq!(told(), r#""b";q=7;w=1, "a";q=5;w=1"#);
 }

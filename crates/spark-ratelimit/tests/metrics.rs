@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use common::{MINUTE, from_ip, limiter, policy};
 use http::{Request, Response};
+use metrics::{Counter, Gauge, Histogram, KeyName, Metadata, Recorder, SharedString};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use spark_core::Context;
 use spark_core::testing::TestClock;
 use spark_ratelimit::{
-    Concurrency, ConcurrencyLimiter, KeyBy, Limiter, Policy, Quota, RateLimitLayer, Unit, Unknown,
+    Concurrency, ConcurrencyLimiter, Key, KeyBy, Limiter, Policy, Quota, RateLimitLayer, Unit,
+    Unknown,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -275,6 +277,46 @@ fn r1_evictions_are_counted_and_renewed() {
         13.0
     );
     assert_eq!(series["table_occupied_slots{scope=default,policy=p}"], 8.0);
+}
+
+/// Asks a limiter of its own about each violation.
+struct Asks(Limiter);
+
+impl Recorder for Asks {
+    fn describe_counter(&self, _: KeyName, _: Option<metrics::Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<metrics::Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<metrics::Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &metrics::Key, _: &Metadata<'_>) -> Counter {
+        if key.name() == spark_ratelimit::metrics::VIOLATIONS_TOTAL {
+            self.0.check(&Key::shared(), None, 1);
+        }
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &metrics::Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &metrics::Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn a_recorder_may_ask_a_limiter() {
+    let clock = TestClock::new();
+    let its_own = limiter(&clock, [policy("its-own", 9, MINUTE)]);
+    let layer = RateLimitLayer::new(limiter(&clock, [policy("p", 1, MINUTE)]));
+    let service = layer.key(KeyBy::client_ip()).layer(common::hello());
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.build().unwrap();
+    metrics::with_local_recorder(&Asks(its_own.clone()), || {
+        let send = || runtime.block_on(service.clone().oneshot(from_ip("192.0.2.1")));
+        assert_eq!(send().unwrap().status(), 200);
+        assert_eq!(send().unwrap().status(), 429);
+    });
+    assert!(common::remaining(&its_own, Key::shared(), None) < 9);
 }
 
 fn limiter_of_tokens(clock: &TestClock) -> Limiter {

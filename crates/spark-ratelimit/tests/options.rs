@@ -268,6 +268,19 @@ async fn x_ratelimit_speaks_of_the_tightest_with_a_moment() {
 }
 
 #[tokio::test]
+async fn x_ratelimits_moment_is_that_of_the_decision_however_long_the_answer_takes() {
+    let clock = TestClock::new();
+    clock.set_unix_time(Duration::from_secs(1_700_000_000));
+    let layer = RateLimitLayer::new(limiter(&clock, [policy("p", 60, MINUTE)])).x_ratelimit();
+    let service = layer.layer(service_fn(move |_: Request<()>| {
+        clock.advance(SECOND * 30);
+        async { Ok::<_, std::convert::Infallible>(Response::new(())) }
+    }));
+    let response = service.oneshot(from(tenant("acme"))).await.unwrap();
+    assert_eq!(field(&response, "x-ratelimit-reset").unwrap(), "1700000001");
+}
+
+#[tokio::test]
 async fn x_ratelimit_stands_where_the_draft_stands_and_an_inner_limiter_speaks() {
     let clock = TestClock::new();
     let outer = RateLimitLayer::new(limiter(&clock, [policy("outer", 10, MINUTE)])).x_ratelimit();
@@ -342,4 +355,33 @@ async fn openai_fields_of_another_tenant_are_its_own() {
             left
         );
     }
+}
+
+const OPENAI_LIMITS: [&str; 2] = ["x-ratelimit-limit-requests", "x-ratelimit-limit-tokens"];
+
+#[tokio::test]
+async fn openai_tells_the_budgets_tokens_where_a_policy_of_requests_counts_tokens_too() {
+    let clock = TestClock::new();
+    let tokens = |name, n| policy(name, n, MINUTE).unit(Unit::Tokens);
+    let layer = RateLimitLayer::new(limiter(&clock, [tokens("each", 777)]))
+        .budget(limiter(&clock, [tokens("tpm", 100)]))
+        .openai_headers();
+    let response = send(&layer).await;
+    assert_eq!(told(&response, &OPENAI_LIMITS), ["100"]);
+    assert_eq!(
+        field(&response, "x-ratelimit-remaining-tokens").unwrap(),
+        "100"
+    );
+}
+
+#[tokio::test]
+async fn openai_tells_the_budgets_tokens_where_all_policies_of_requests_are_shadows() {
+    let clock = TestClock::new();
+    let tokens = policy("tpm", 100, MINUTE).unit(Unit::Tokens);
+    let requests = limiter(&clock, [policy("rpm", 777, MINUTE).shadow()]);
+    let layer = RateLimitLayer::new(requests).openai_headers();
+    let both = layer.clone().budget(limiter(&clock, [tokens.clone()]));
+    assert_eq!(told(&send(&both).await, &OPENAI_LIMITS), ["100"]);
+    let shadows = layer.budget(limiter(&clock, [tokens.shadow()]));
+    assert_eq!(told(&send(&shadows).await, &OPENAI_LIMITS), [""; 0]);
 }

@@ -60,6 +60,20 @@ fn r11_after_two_changes_of_tier_nothing_goes_back() {
     assert_eq!(remaining(&limiter, KEY(), None), 0);
 }
 
+/// Half of it was paid at the faster tier's speed. Without the permit, 10 were left.
+#[test]
+fn r11_what_another_tier_has_paid_does_not_go_back() {
+    let clock = TestClock::new();
+    let slow = Policy::new("p", quota(1, SECOND, 20)).unwrap();
+    let limiter = limiter(&clock, [slow.tier("pro", quota(10, SECOND, 100))]);
+    let permit = limiter.acquire(&KEY(), None, 19).unwrap();
+    assert!(limiter.check(&KEY(), Some("pro"), 1).allowed());
+    clock.advance(SECOND * 5);
+    assert!(limiter.check(&KEY(), None, 10).allowed());
+    permit.settle(0);
+    assert!(remaining(&limiter, KEY(), None) <= 10);
+}
+
 /// A wait of 60 s instead of 120 s: the ceiling swallowed a part of the penalty, and the permit
 /// gives back as if it had not.
 #[test]

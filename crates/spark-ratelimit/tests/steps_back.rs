@@ -81,6 +81,21 @@ fn r11_nothing_of_what_was_cut_off_is_given_back() {
     assert!(left <= 5, "{left}, and without a reservation it were 5");
 }
 
+#[test]
+fn r11_nothing_of_what_was_paid_before_a_step_back_is_given_back() {
+    let clock = TestClock::new();
+    set(&clock, 100);
+    let limiter = limiter(&clock, policy("p", 10, 10));
+    let permit = limiter.acquire(&key(), None, 10).unwrap();
+    set(&clock, 120);
+    assert!(limiter.check(&key(), None, 5).allowed());
+    set(&clock, 105);
+    permit.settle(0);
+    set(&clock, 115);
+    let left = limiter.peek(&key(), None, 0).tightest().remaining;
+    assert_eq!(left, 0, "as without a reservation");
+}
+
 /// Says what was used when it is dropped, as an adapter of a stream may.
 struct LastWords {
     frame: Option<Bytes>,
