@@ -455,6 +455,7 @@ async fn r19_five_limiters_one_of_them_twice() {
     assert_eq!(remaining(layers[4].limiter(), Key::of("k"), None), 59);
 }
 
+#[cfg(feature = "metrics")]
 #[test]
 fn the_budgets_table_has_metrics() {
     use metrics_util::debugging::DebuggingRecorder;
