@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -190,11 +191,14 @@ fn a_store_that_no_longer_knows_the_past_is_read_whole() {
     assert_eq!(house.auth.refresh().unwrap(), 0);
 }
 
+/// Records, and the sequence that is claimed for them.
+type Told = Option<(Vec<KeyRecord>, u64)>;
+
 /// A store that answers with what it was told to.
 #[derive(Clone, Debug, Default)]
 struct Liar {
     inner: MemoryStore,
-    records: std::sync::Arc<std::sync::Mutex<Option<(Vec<KeyRecord>, u64)>>>,
+    records: Arc<Mutex<Told>>,
 }
 
 impl KeyStore for Liar {
