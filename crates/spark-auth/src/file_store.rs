@@ -88,7 +88,11 @@ impl FileStore {
         let path = folder.join("keys.redb");
         make_file(&path).map_err(|fault| fault.at("make", &path))?;
         let file = path.clone();
-        Self::on(path, Some(lock), Box::new(move |health| open(&file, health)))
+        Self::on(
+            path,
+            Some(lock),
+            Box::new(move |health| open(&file, health)),
+        )
     }
 
     fn on(path: PathBuf, lock: Option<FileBackend>, reopen: Reopen) -> Result<Self, StoreError> {
@@ -216,7 +220,8 @@ fn lock(folder: &Path) -> Result<FileBackend, StoreError> {
         let file = secret_file::private(&mut options).open(&path)?;
         Ok((file.try_clone()?, FileBackend::new(file)))
     };
-    let (mut file, lock) = locked().map_err(|error: io::Error| Fault::from(error).at("open", &path))?;
+    let (mut file, lock) =
+        locked().map_err(|error: io::Error| Fault::from(error).at("open", &path))?;
     match lock {
         Ok(lock) => {
             // The process id only helps whoever reads the error; without it the lock still holds.
