@@ -9,6 +9,7 @@ use crate::key::ID_LEN;
 use crate::mac::Mac;
 use crate::pepper::PepperId;
 use crate::record::{KeyRecord, KeyState, MAX_NETWORKS, MAX_SCOPES, is_label, is_owner};
+#[cfg(feature = "redb")]
 use crate::store::Change;
 use crate::words::Environment;
 
@@ -59,6 +60,7 @@ impl KeyRecord {
 }
 
 /// All changes of one call as one line: they are kept together or not at all.
+#[cfg(feature = "redb")]
 pub(crate) fn encode_changes(changes: &[Change]) -> String {
     let steps: Vec<_> = changes
         .iter()
@@ -70,6 +72,7 @@ pub(crate) fn encode_changes(changes: &[Change]) -> String {
     to_json(&steps)
 }
 
+#[cfg(feature = "redb")]
 pub(crate) fn decode_changes(text: &str) -> Result<Vec<Change>, DecodeError> {
     serde_json::from_str::<Vec<Step<'_>>>(text)?
         .into_iter()
@@ -82,6 +85,7 @@ pub(crate) fn decode_changes(text: &str) -> Result<Vec<Change>, DecodeError> {
         .collect()
 }
 
+#[cfg(feature = "redb")]
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Step<'a> {

@@ -134,17 +134,15 @@ pub enum StoreError {
         /// The process that holds it, where it is known.
         pid: Option<u32>,
     },
-    /// A line that was once written whole can no longer be read. Nothing was changed.
+    /// The file is damaged, or another program's, or a later version's. Nothing was changed.
     #[error(
-        "{} line {line}: {problem}; restore the file from a backup, or delete this line if the \
-         change that it holds may be lost",
+        "{} cannot be read as a key store ({problem}) and was left as it is: put a backup in its \
+         place, or start the version that wrote it",
         .path.display()
     )]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// Which line, counted from one.
-        line: usize,
         /// What is wrong with it.
         problem: String,
     },
@@ -158,23 +156,16 @@ pub enum StoreError {
         /// Why it failed.
         source: io::Error,
     },
-    /// A write failed earlier in a way that leaves open what the disk holds.
+    /// The disk failed to sync, which leaves open what it holds: the system forgets what it could
+    /// not write, and a second sync would not tell.
     #[error(
-        "an earlier write to {} failed and what the disk holds is uncertain: mend the disk and \
-         restart, no further change is accepted until then",
+        "the disk failed to sync {} and what it holds is uncertain: mend the disk and restart the \
+         machine, the store is closed until then",
         .path.display()
     )]
     Uncertain {
         /// The file.
         path: PathBuf,
-    },
-    /// One set of changes is too large to be written as one.
-    #[error("one set of changes has {len} bytes, at most {limit} are written as one")]
-    TooLarge {
-        /// Its size.
-        len: usize,
-        /// The most that is accepted.
-        limit: usize,
     },
     /// Somebody else has changed this record meanwhile. Nothing was changed.
     #[error("the key {id} was changed by another process meanwhile: try again")]

@@ -1,30 +1,34 @@
-//! The embedded store: a folder with one append-only file.
+//! The embedded store: a folder with one database file.
+
+mod disk;
+mod fault;
+mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use fs4::TryLockError;
-
-use crate::error::StoreError;
-use crate::journal::{self, Fault, Replayed};
-use crate::record::KeyRecord;
-use crate::secret_file;
-use crate::store::{Change, Changes, KeyStore, Loaded};
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError, StorageBackend};
 use spark_core::Name;
 
-/// A file with fewer lines than this is never rewritten.
-const COMPACT_FROM: usize = 1024;
+use self::disk::{Health, Watched};
+use self::fault::{Fault, caught};
+use crate::error::StoreError;
+use crate::secret_file;
+use crate::store::{Change, Changes, KeyStore, Loaded};
 
 /// Keys in a folder of this machine, for one process at a time.
 ///
-/// `keys.log` holds one line per change, each with its checksum. A change is on the disk when
-/// [`append`](KeyStore::append) returns. After a crash, a half-written last line is dropped: nobody
-/// was told that it was kept. Any other damage stops the start with the number of the line, since
-/// it may hide a revocation. When most lines are outdated the file is rewritten and put in place
-/// by one rename. `keys.lock` is locked while the store is open, and holds the process id.
+/// `keys.redb` is a database of [redb](https://docs.rs/redb). A change is on the disk when
+/// [`append`](KeyStore::append) returns. After a crash each change is there whole or not at all.
+/// Damage stops the start, and the file is left as it was found. `keys.lock` is locked while the
+/// store is open, and holds the process id.
 ///
 /// # Example
 /// ```
@@ -47,29 +51,29 @@ const COMPACT_FROM: usize = 1024;
 /// ```
 pub struct FileStore {
     path: PathBuf,
-    writer: Mutex<Writer>,
-    /// Held, never read: closing it frees the folder.
-    _lock: File,
+    state: Mutex<State>,
+    reopen: Reopen,
+    /// Held, never used: dropping it frees the folder.
+    _lock: Option<FileBackend>,
 }
 
-struct Writer {
-    file: File,
-    lines: usize,
-    len: u64,
-    /// At how many lines the file may be worth rewriting.
-    look_again_at: usize,
-    /// Set when a write failed such that the disk may hold more than what was acknowledged.
-    uncertain: bool,
+/// Opens the file, now and after a failure.
+type Reopen = Box<dyn Fn(Health) -> Result<(Database, Loaded), Fault> + Send + Sync>;
+
+struct State {
+    /// None after a failure, until it is opened anew.
+    db: Option<Database>,
+    health: Health,
     /// What was read at the start, until it is asked for.
-    loaded: Option<Vec<KeyRecord>>,
+    loaded: Option<Loaded>,
 }
 
 impl FileStore {
-    /// Opens the folder, or makes it, and mends what a crash left.
+    /// Opens the folder, or makes it, checks all that the file holds, and mends what a crash left.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] while another process has it open, [`StoreError::Corrupt`] with the
-    /// line when the file is damaged, [`StoreError::Io`] when the operating system refuses.
+    /// [`StoreError::Locked`] while another process has it open, [`StoreError::Corrupt`] when the
+    /// file is damaged or another program's, [`StoreError::Io`] when the operating system refuses.
     ///
     /// # Example
     /// ```
@@ -79,24 +83,69 @@ impl FileStore {
     /// ```
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
-        make_folder(folder).map_err(io_error("make the folder", folder))?;
+        make_folder(folder).map_err(|error| Fault::from(error).at("make the folder", folder))?;
         let lock = lock(folder)?;
-        let path = folder.join("keys.log");
-        let file = open_file(&path)?;
-        let found = read(&path)?;
-        let mut writer = Writer::after(file, &found);
-        writer.mend(&found).map_err(io_error("mend", &path))?;
-        writer.tidy(&path, &found);
-        writer.loaded = Some(found.records.into_values().collect());
+        let path = folder.join("keys.redb");
+        make_file(&path).map_err(|fault| fault.at("make", &path))?;
+        let file = path.clone();
+        Self::on(
+            path,
+            Some(lock),
+            Box::new(move |health| open(&file, health)),
+        )
+    }
+
+    fn on(path: PathBuf, lock: Option<FileBackend>, reopen: Reopen) -> Result<Self, StoreError> {
+        let health = Health::default();
+        let opened = caught(|| reopen(health.clone()));
+        let (db, loaded) = opened.map_err(|fault| fault.at("open", &path))?;
         Ok(Self {
             path,
-            writer: Mutex::new(writer),
+            state: Mutex::new(State {
+                db: Some(db),
+                health,
+                loaded: Some(loaded),
+            }),
+            reopen,
             _lock: lock,
         })
     }
 
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the database, which is opened anew where it has failed before.
+    fn with<T>(
+        &self,
+        state: &mut State,
+        action: &'static str,
+        act: impl FnOnce(&Database) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let db = match state.db.take() {
+            Some(db) => db,
+            None if state.health.has_failed_to_sync() => {
+                let path = self.path.clone();
+                return Err(StoreError::Uncertain { path });
+            }
+            None => {
+                state.health = Health::default();
+                let opened = caught(|| (self.reopen)(state.health.clone()));
+                opened.map_err(|fault| fault.at("open", &self.path))?.0
+            }
+        };
+        let health = &state.health;
+        let done = caught(move || {
+            let done = act(&db);
+            // Dropped in here, where a panic of it is caught too.
+            let sound = !health.has_failed() && !matches!(done, Err(Fault::Damaged(_)));
+            Ok((done, sound.then_some(db)))
+        });
+        let done = done.and_then(|(done, db)| {
+            state.db = db;
+            done
+        });
+        done.map_err(|fault| fault.at(action, &self.path))
     }
 }
 
@@ -111,138 +160,37 @@ impl fmt::Debug for FileStore {
 
 impl KeyStore for FileStore {
     fn load(&self) -> Result<Loaded, StoreError> {
-        let mut writer = self.writer();
-        let records = match writer.loaded.take() {
-            Some(records) => records,
-            None => read(&self.path)?.records.into_values().collect(),
-        };
-        Ok(Loaded {
-            records,
-            sequence: 0,
-        })
-    }
-
-    fn changes_since(&self, _: u64) -> Result<Changes, StoreError> {
-        Ok(Changes::Unknown)
-    }
-
-    fn touch(&self, _: &[(Name, std::time::Duration)]) -> Result<(), StoreError> {
-        Ok(())
+        let mut state = self.state();
+        match state.loaded.take() {
+            Some(loaded) => Ok(loaded),
+            None => self.with(&mut state, "read", tables::load),
+        }
     }
 
     fn append(&self, changes: &[Change]) -> Result<u64, StoreError> {
-        let line = journal::line(changes);
-        if line.len() >= journal::MAX_LINE {
-            return Err(StoreError::TooLarge {
-                len: line.len(),
-                limit: journal::MAX_LINE - 1,
-            });
-        }
-        let mut writer = self.writer();
-        writer.loaded = None;
-        if writer.uncertain {
-            let path = self.path.clone();
-            return Err(StoreError::Uncertain { path });
-        }
-        writer
-            .append(&line)
-            .map_err(io_error("write", &self.path))?;
-        if writer.lines >= writer.look_again_at {
-            // Counting what is alive means reading the file, so it is done at every doubling only.
-            match read(&self.path) {
-                Ok(found) => writer.tidy(&self.path, &found),
-                Err(error) => tracing::error!(%error, "the key file cannot be read back"),
+        let mut state = self.state();
+        state.loaded = None;
+        self.with(&mut state, "write", |db| {
+            let sequence = tables::append(db, changes)?;
+            if let Err(fault) = tables::settle(db) {
+                // The changes are on the disk, so this is no reason to say that they are not.
+                let error = fault.at("write", &self.path);
+                tracing::error!(%error, "the key store failed after a change was kept");
             }
-        }
-        Ok(0)
-    }
-}
-
-impl Writer {
-    fn after(file: File, found: &Replayed) -> Self {
-        Self {
-            file,
-            lines: found.lines,
-            len: found.sound,
-            look_again_at: COMPACT_FROM,
-            uncertain: false,
-            loaded: None,
-        }
+            Ok(sequence)
+        })
     }
 
-    /// Cuts off a torn line, and ends one that lacks only its line end.
-    fn mend(&mut self, found: &Replayed) -> io::Result<()> {
-        if found.torn > 0 {
-            tracing::warn!(
-                bytes = found.torn,
-                "the key file ends in a line that was never finished, as after a crash; dropping it"
-            );
-            self.file.set_len(found.sound)?;
-            self.file.sync_all()?;
-        }
-        if found.unended {
-            self.file.write_all(b"\n")?;
-            self.file.sync_all()?;
-            self.len += 1;
-        }
-        Ok(())
+    fn changes_since(&self, sequence: u64) -> Result<Changes, StoreError> {
+        self.with(&mut self.state(), "read", |db| {
+            tables::changes_since(db, sequence)
+        })
     }
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(line) {
-            // A disk that is full takes half a line: take it back, and go on once there is room.
-            let taken_back = self
-                .file
-                .set_len(self.len)
-                .and_then(|()| self.file.sync_all());
-            self.uncertain = taken_back.is_err();
-            return Err(error);
-        }
-        if let Err(error) = self.file.sync_data() {
-            // After a failed sync nobody can say what the disk holds, nor does a second one tell.
-            let _ = self.file.set_len(self.len);
-            self.uncertain = true;
-            return Err(error);
-        }
-        self.lines += 1;
-        self.len += line.len() as u64;
-        Ok(())
-    }
-
-    /// Rewrites the file when more than half of it is outdated.
-    fn tidy(&mut self, path: &Path, found: &Replayed) {
-        if self.lines >= COMPACT_FROM.max(found.records.len().saturating_mul(2)) {
-            self.compact(path, found);
-        }
-        self.look_again_at = COMPACT_FROM.max(self.lines.saturating_mul(2));
-    }
-
-    /// Rewrites the file. When that fails the old one stands, whole, and goes on being used.
-    fn compact(&mut self, path: &Path, found: &Replayed) {
-        let mut written = (0, 0);
-        let replaced = secret_file::replace(path, |file| {
-            written = journal::write(file, &found.records)?;
-            Ok(())
-        });
-        match replaced {
-            Ok(file) => {
-                self.file = file;
-                (self.lines, self.len) = written;
-            }
-            Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the key file was not compacted");
-                // The rename may have happened although the folder was not synced: whoever writes
-                // on must write to the file that now has the name.
-                match append_to(path) {
-                    Ok((file, len)) if len == written.1 => {
-                        self.file = file;
-                        (self.lines, self.len) = written;
-                    }
-                    Ok((_, len)) if len == self.len => {}
-                    _ => self.uncertain = true,
-                }
-            }
-        }
+    fn touch(&self, uses: &[(Name, Duration)]) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.loaded = None;
+        self.with(&mut state, "write", |db| tables::touch(db, uses))
     }
 }
 
@@ -262,20 +210,26 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     made.into_iter().try_for_each(secret_file::sync_folder_of)
 }
 
-fn lock(folder: &Path) -> Result<File, StoreError> {
+/// The database locks its own file too. This lock is held while that file is made as well, and
+/// says by whom.
+fn lock(folder: &Path) -> Result<FileBackend, StoreError> {
     let path = folder.join("keys.lock");
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let open = secret_file::private(&mut options).open(&path);
-    let mut file = open.map_err(io_error("open", &path))?;
-    match fs4::FileExt::try_lock(&file) {
-        Ok(()) => {
+    let locked = || {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = secret_file::private(&mut options).open(&path)?;
+        Ok((file.try_clone()?, FileBackend::new(file)))
+    };
+    let (mut file, lock) =
+        locked().map_err(|error: io::Error| Fault::from(error).at("open", &path))?;
+    match lock {
+        Ok(lock) => {
             // The process id only helps whoever reads the error; without it the lock still holds.
             let _ = file.set_len(0);
             let _ = write!(file, "{}", std::process::id());
-            Ok(file)
+            Ok(lock)
         }
-        Err(TryLockError::WouldBlock) => {
+        Err(DatabaseError::DatabaseAlreadyOpen) => {
             let mut text = String::new();
             let _ = file.take(16).read_to_string(&mut text);
             Err(StoreError::Locked {
@@ -283,94 +237,42 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
                 pid: text.trim().parse().ok(),
             })
         }
-        Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
+        Err(error) => Err(Fault::of(error).at("lock", &path)),
     }
 }
 
-/// Opens the file for appending; a missing or empty one is made.
-fn open_file(path: &Path) -> Result<File, StoreError> {
-    match append_to(path) {
-        Ok((file, 1..)) => {
+/// Makes the file where there is none. An empty one is not made anew: it may be what is left of
+/// one with keys.
+fn make_file(path: &Path) -> Result<(), Fault> {
+    match File::open(path) {
+        Ok(file) => {
             if secret_file::is_open_to_others(&file) {
                 tracing::warn!(path = %path.display(), "the key file was open to others; closing it");
-                secret_file::close_to_others(&file).map_err(io_error("protect", path))?;
+                secret_file::close_to_others(&file)?;
             }
-            return Ok(file);
+            Ok(())
         }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error("open", path)(error));
+        // A crash in the middle of it leaves no file, or one with its tables.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            secret_file::replace(path, |file| {
+                let disk = FileBackend::new(file.try_clone()?).map_err(Fault::of)?;
+                tables::make(&tables::open(disk)?)
+            })
         }
-        Ok((_, 0)) | Err(_) => {}
-    }
-    let fresh = Replayed::default();
-    secret_file::replace(path, |file| journal::write(file, &fresh.records).map(drop))
-        .map_err(io_error("make", path))
-}
-
-fn append_to(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().read(true).append(true).open(path)?;
-    let len = file.metadata()?.len();
-    Ok((file, len))
-}
-
-fn read(path: &Path) -> Result<Replayed, StoreError> {
-    let file = File::open(path).map_err(io_error("open", path))?;
-    journal::replay(io::BufReader::with_capacity(64 * 1024, file)).map_err(|fault| match fault {
-        Fault::Io(error) => io_error("read", path)(error),
-        Fault::Line { line, problem } => StoreError::Corrupt {
-            path: path.to_owned(),
-            line,
-            problem,
-        },
-    })
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |source| StoreError::Io {
-        action,
-        path,
-        source,
+        Err(error) => Err(error.into()),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Checks a copy of the file in memory, so that the file itself is touched only where it is sound.
+fn open(path: &Path, health: Health) -> Result<(Database, Loaded), Fault> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let disk = FileBackend::new(file).map_err(Fault::of)?;
+    open_disk(disk, health)
+}
 
-    #[test]
-    fn after_a_write_that_cannot_be_taken_back_nothing_more_is_accepted() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = FileStore::open(dir.path()).unwrap();
-        // A handle without the right to write: writing fails, and so does cutting back.
-        store.writer().file = File::open(&store.path).unwrap();
-        let first = store.append(&[]).unwrap_err();
-        assert!(
-            matches!(
-                first,
-                StoreError::Io {
-                    action: "write",
-                    ..
-                }
-            ),
-            "{first}"
-        );
-        let second = store.append(&[]).unwrap_err();
-        assert!(matches!(second, StoreError::Uncertain { .. }), "{second}");
-        drop(store);
-        FileStore::open(dir.path()).unwrap().append(&[]).unwrap();
-    }
-
-    #[test]
-    fn a_set_of_changes_that_could_not_be_read_back_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = FileStore::open(dir.path()).unwrap();
-        let id = spark_core::Name::new("abcdefghijkl").unwrap();
-        let many = vec![Change::Forget(id); 60_000];
-        assert!(matches!(
-            store.append(&many),
-            Err(StoreError::TooLarge { .. })
-        ));
-        assert!(store.load().unwrap().is_empty());
-    }
+fn open_disk(disk: impl StorageBackend, health: Health) -> Result<(Database, Loaded), Fault> {
+    let len = usize::try_from(disk.len()?).map_err(io::Error::other)?;
+    let loaded = tables::check(disk.read(0, len)?)?;
+    let db = tables::open(Watched { disk, health })?;
+    Ok((db, loaded))
 }

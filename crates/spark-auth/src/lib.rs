@@ -1,6 +1,6 @@
 #![doc = include_str!("docs/manual.md")]
 #![doc = include_str!("docs/security.md")]
-#![doc = include_str!("docs/storage.md")]
+#![cfg_attr(feature = "redb", doc = include_str!("docs/storage.md"))]
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -14,13 +14,13 @@ mod credential;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+#[cfg(feature = "redb")]
 mod file_store;
 mod flush;
 mod future;
 mod hex;
 mod index;
 mod info;
-mod journal;
 mod key;
 mod last_use;
 mod layer;
@@ -54,6 +54,7 @@ pub use error::{
 };
 #[cfg(feature = "axum")]
 pub use extract::{Caller, MasterCaller, UserCaller};
+#[cfg(feature = "redb")]
 pub use file_store::FileStore;
 pub use flush::Flushed;
 pub use future::AuthFuture;

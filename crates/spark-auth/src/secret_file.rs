@@ -30,7 +30,6 @@ pub fn write_secret_file(path: impl AsRef<Path>, text: &str) -> io::Result<()> {
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")
     })
-    .map(drop)
 }
 
 /// Reads a file that holds one secret, without the blanks and line ends around it. Warns when
@@ -63,26 +62,25 @@ pub fn read_secret_file(path: impl AsRef<Path>) -> io::Result<Zeroizing<String>>
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
-/// Writes a new file beside `path`, puts it in its place, and returns it, still open for
-/// appending. On return it would survive a power cut.
-pub(crate) fn replace(
+/// Writes a new file beside `path` and puts it in its place. On return it would survive a power
+/// cut.
+pub(crate) fn replace<E: From<io::Error>>(
     path: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<File> {
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
     let beside = beside(path);
     match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
     let mut file =
-        private(OpenOptions::new().read(true).append(true).create_new(true)).open(&beside)?;
-    let written = write(&mut file).and_then(|()| file.sync_all());
-    if let Err(error) = written.and_then(|()| fs::rename(&beside, path)) {
+        private(OpenOptions::new().read(true).write(true).create_new(true)).open(&beside)?;
+    let written = write(&mut file).and_then(|()| Ok(file.sync_all()?));
+    if let Err(error) = written.and_then(|()| Ok(fs::rename(&beside, path)?)) {
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
-    sync_folder_of(path)?;
-    Ok(file)
+    Ok(sync_folder_of(path)?)
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -127,6 +125,7 @@ pub(crate) fn is_open_to_others(file: &File) -> bool {
 }
 
 /// Takes the right to read and write from group and others.
+#[cfg(feature = "redb")]
 pub(crate) fn close_to_others(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {

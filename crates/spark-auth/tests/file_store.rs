@@ -1,16 +1,19 @@
-//! The embedded store: what survives a crash, and what stops the start.
+//! The embedded store as a folder: what is kept, who may read it, who may open it.
+#![cfg(feature = "redb")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod common;
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{name, user_key};
+use proptest::prelude::*;
 use spark_auth::{
-    Authenticator, FileStore, Issued, KeyStore, NewKey, Pepper, Rejected, StoreError,
+    Authenticator, Change, Changes, FileStore, Issued, KeyRecord, KeyStore, MemoryStore, NewKey,
+    Pepper, Rejected, StoreError,
 };
 use tempfile::TempDir;
 
@@ -33,115 +36,174 @@ fn house() -> (TempDir, Pepper) {
     (tempfile::tempdir().unwrap(), Pepper::generate().unwrap())
 }
 
-/// Issues, rotates and revokes; cuts the file at every byte of the last line; starts again.
+/// Records as they are issued, without a store of theirs.
+fn records(count: usize) -> Vec<KeyRecord> {
+    let auth = Authenticator::builder()
+        .pepper(Pepper::generate().unwrap())
+        .store(MemoryStore::new())
+        .build()
+        .unwrap();
+    (0..count).map(|_| issue(&auth).record).collect()
+}
+
+fn put(record: &KeyRecord) -> Change {
+    Change::Put(Box::new(record.clone()))
+}
+
+fn sorted(store: &impl KeyStore) -> (Vec<KeyRecord>, u64) {
+    let mut loaded = store.load().unwrap();
+    loaded.records.sort_by(|a, b| a.id.cmp(&b.id));
+    (loaded.records, loaded.sequence)
+}
+
 #[test]
-fn a_crash_at_any_byte_of_the_last_record_loses_nothing_that_was_acknowledged() {
+fn keys_survive_a_restart_as_they_were_left() {
     let (dir, pepper) = house();
-    let log = dir.path().join("keys.log");
     let auth = open(dir.path(), &pepper);
     let (kept, revoked, rotated) = (issue(&auth), issue(&auth), issue(&auth));
     auth.revoke(revoked.record.id.as_str()).unwrap();
-    let before = fs::metadata(&log).unwrap().len();
     let successor = auth
         .rotate(rotated.record.id.as_str(), Duration::ZERO)
         .unwrap();
     drop(auth);
-    let whole = fs::read(&log).unwrap();
-    let before = usize::try_from(before).unwrap();
+    let auth = open(dir.path(), &pepper);
+    assert!(auth.verify(kept.key.expose()).is_ok());
+    assert!(auth.verify(successor.key.expose()).is_ok());
+    assert_eq!(auth.verify(revoked.key.expose()), Err(Rejected::Revoked));
+    assert_eq!(auth.verify(rotated.key.expose()), Err(Rejected::Revoked));
+    assert_eq!(auth.verify(user_key().expose()), Err(Rejected::UnknownKey));
+    assert_eq!(auth.len(), 4);
+}
 
-    for len in before..=whole.len() {
-        let crashed = tempfile::tempdir().unwrap();
-        fs::write(crashed.path().join("keys.log"), &whole[..len]).unwrap();
-        let auth = open(crashed.path(), &pepper);
-        assert!(auth.verify(kept.key.expose()).is_ok());
-        assert_eq!(auth.verify(revoked.key.expose()), Err(Rejected::Revoked));
-        // The rotation is there with both of its records, or with none.
-        let old = auth.verify(rotated.key.expose());
-        let new = auth.verify(successor.key.expose());
-        if len + 1 >= whole.len() {
-            assert_eq!(old, Err(Rejected::Revoked), "cut at {len}");
-            assert!(new.is_ok(), "cut at {len}");
-        } else {
-            assert!(old.is_ok(), "cut at {len}");
-            assert_eq!(new, Err(Rejected::UnknownKey), "cut at {len}");
+#[derive(Clone, Debug)]
+enum Call {
+    Put(usize),
+    Forget(usize),
+    Touch(usize, u64),
+    Reopen,
+}
+
+fn a_call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        4 => (0..4usize).prop_map(Call::Put),
+        1 => (0..4usize).prop_map(Call::Forget),
+        2 => (0..4usize, 0..100u64).prop_map(|(which, at)| Call::Touch(which, at)),
+        1 => Just(Call::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is called, it holds what a store in memory holds, and still does when it is opened
+    /// anew.
+    #[test]
+    fn it_holds_what_a_store_in_memory_holds(calls in prop::collection::vec(a_call(), 1..24)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = FileStore::open(dir.path()).unwrap();
+        let memory = MemoryStore::new();
+        let mut all = records(4);
+        for call in calls {
+            match call {
+                Call::Put(which) => {
+                    let changes = [put(&all[which])];
+                    let told = memory.append(&changes).is_ok();
+                    prop_assert_eq!(file.append(&changes).is_ok(), told);
+                    all[which].revision += u64::from(told);
+                }
+                Call::Forget(which) => {
+                    let id = all[which].id.clone();
+                    memory.append(&[Change::Forget(id.clone())]).unwrap();
+                    file.append(&[Change::Forget(id)]).unwrap();
+                    all[which].revision = 1;
+                }
+                Call::Touch(which, at) => {
+                    let uses = [(all[which].id.clone(), Duration::from_millis(at))];
+                    memory.touch(&uses).unwrap();
+                    file.touch(&uses).unwrap();
+                }
+                Call::Reopen => {
+                    drop(file);
+                    file = FileStore::open(dir.path()).unwrap();
+                }
+            }
+            prop_assert_eq!(sorted(&file), sorted(&memory));
+            let (_, sequence) = sorted(&file);
+            for since in [0, sequence / 2, sequence, sequence + 1] {
+                let (found, wanted) = (file.changes_since(since), memory.changes_since(since));
+                prop_assert_eq!(found.unwrap(), wanted.unwrap());
+            }
         }
-        // It goes on, and what follows survives the next start.
-        let next = issue(&auth);
-        drop(auth);
-        let auth = open(crashed.path(), &pepper);
-        assert!(auth.verify(next.key.expose()).is_ok(), "cut at {len}");
-        assert!(auth.verify(kept.key.expose()).is_ok());
     }
 }
 
 #[test]
-fn a_tail_of_zeros_as_after_a_power_cut_is_dropped() {
-    let (dir, pepper) = house();
-    let auth = open(dir.path(), &pepper);
-    let kept = issue(&auth);
-    drop(auth);
-    let mut log = OpenOptions::new()
-        .append(true)
-        .open(dir.path().join("keys.log"))
-        .unwrap();
-    log.write_all(&[0; 4_096]).unwrap();
-    assert!(open(dir.path(), &pepper).verify(kept.key.expose()).is_ok());
-}
-
-#[test]
-fn a_damaged_line_stops_the_start_and_is_named() {
-    let (dir, pepper) = house();
-    let log = dir.path().join("keys.log");
-    let auth = open(dir.path(), &pepper);
-    for _ in 0..3 {
-        issue(&auth);
-    }
-    drop(auth);
-    let whole = fs::read(&log).unwrap();
-    let ends: Vec<_> = (0..whole.len()).filter(|at| whole[*at] == b'\n').collect();
-    assert_eq!(ends.len(), 4);
-    for (line, end) in ends.iter().enumerate() {
-        let mut damaged = whole.clone();
-        damaged[end - 20] ^= 1;
-        fs::write(&log, &damaged).unwrap();
-        let error = FileStore::open(dir.path()).unwrap_err();
-        let StoreError::Corrupt { line: found, .. } = &error else {
-            panic!("{error}");
-        };
-        assert_eq!(*found, line + 1);
-        let text = error.to_string();
-        assert!(
-            text.contains("keys.log line") && text.contains("backup"),
-            "{text}"
-        );
-        assert_eq!(fs::read(&log).unwrap(), damaged, "nothing was changed");
-    }
-    fs::write(&log, "something else\n").unwrap();
-    assert!(matches!(
-        FileStore::open(dir.path()),
-        Err(StoreError::Corrupt { line: 1, .. })
-    ));
-}
-
-#[test]
-fn a_file_whose_first_line_is_damaged_is_left_as_it_is() {
+fn a_version_that_does_not_follow_is_refused_whole() {
     let (dir, _) = house();
-    let log = dir.path().join("keys.log");
-    drop(FileStore::open(dir.path()).unwrap());
-    let whole = fs::read(&log).unwrap();
-    for len in 1..whole.len() - 1 {
-        fs::write(&log, &whole[..len]).unwrap();
-        let error = FileStore::open(dir.path()).unwrap_err();
-        assert!(
-            matches!(error, StoreError::Corrupt { line: 1, .. }),
-            "cut at {len}: {error}"
-        );
-        assert_eq!(
-            fs::read(&log).unwrap(),
-            &whole[..len],
-            "nothing was changed"
-        );
+    let store = FileStore::open(dir.path()).unwrap();
+    let [one, two] = &records(2)[..] else {
+        unreachable!()
+    };
+    store.append(&[put(one)]).unwrap();
+    let error = store.append(&[put(two), put(one)]).unwrap_err();
+    assert!(matches!(&error, StoreError::Conflict { id } if *id == one.id));
+    assert_eq!(sorted(&store), (vec![one.clone()], 1));
+}
+
+#[test]
+fn changes_are_known_across_a_restart_and_a_number_to_come_is_not() {
+    let (dir, _) = house();
+    let store = FileStore::open(dir.path()).unwrap();
+    let all = records(3);
+    for (at, record) in all.iter().enumerate() {
+        assert_eq!(store.append(&[put(record)]).unwrap(), at as u64 + 1);
     }
+    drop(store);
+    let store = FileStore::open(dir.path()).unwrap();
+    let known = Changes::Known {
+        changes: vec![put(&all[2])],
+        sequence: 3,
+    };
+    assert_eq!(store.changes_since(2).unwrap(), known);
+    assert_eq!(store.changes_since(4).unwrap(), Changes::Unknown);
+}
+
+/// As when the folder is put back to what it was while another process remembers more.
+#[test]
+fn a_restored_backup_does_not_pass_for_what_followed_it() {
+    let (dir, _) = house();
+    let all = records(2);
+    let store = FileStore::open(dir.path()).unwrap();
+    store.append(&[put(&all[0])]).unwrap();
+    drop(store);
+    let backup = fs::read(dir.path().join("keys.redb")).unwrap();
+    let store = FileStore::open(dir.path()).unwrap();
+    let seen = store.append(&[put(&all[1])]).unwrap();
+    drop(store);
+    fs::write(dir.path().join("keys.redb"), backup).unwrap();
+    let store = FileStore::open(dir.path()).unwrap();
+    assert_eq!(store.changes_since(seen).unwrap(), Changes::Unknown);
+    assert_eq!(sorted(&store), (vec![all[0].clone()], 1));
+}
+
+#[test]
+fn the_later_use_is_kept_and_unknown_keys_are_passed_over() {
+    let (dir, _) = house();
+    let store = FileStore::open(dir.path()).unwrap();
+    let one = &records(1)[0];
+    store.append(&[put(one)]).unwrap();
+    let at = Duration::from_millis;
+    for (id, used) in [(&one.id, 7), (&one.id, 5), (&name("abcdefghijkl"), 9)] {
+        store.touch(&[(id.clone(), at(used))]).unwrap();
+    }
+    // A new version of the record keeps it.
+    let mut next = one.clone();
+    next.revision = 2;
+    store.append(&[put(&next)]).unwrap();
+    drop(store);
+    let store = FileStore::open(dir.path()).unwrap();
+    next.last_used_at = Some(at(7));
+    assert_eq!(sorted(&store), (vec![next], 2));
 }
 
 #[test]
@@ -152,11 +214,22 @@ fn a_second_process_is_told_who_holds_the_folder() {
     assert!(
         matches!(error, StoreError::Locked { pid: Some(pid), .. } if pid == std::process::id())
     );
+    let text = error.to_string();
+    assert!(text.contains("in use by another process"), "{text}");
+    drop(first);
+    // The file has a lock of its own, for programs that know nothing of ours.
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(dir.path().join("keys.redb"))
+        .unwrap();
+    let other = redb::backends::FileBackend::new(file).unwrap();
+    let error = FileStore::open(dir.path()).unwrap_err();
     assert!(
-        error.to_string().contains("in use by another process"),
+        matches!(error, StoreError::Locked { pid: None, .. }),
         "{error}"
     );
-    drop(first);
+    drop(other);
     FileStore::open(dir.path()).unwrap();
 }
 
@@ -169,72 +242,64 @@ fn files_are_for_their_owner_alone() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     issue(&open(&folder, &pepper));
     assert_eq!(mode(&folder), 0o700);
-    for file in ["keys.log", "keys.lock"] {
+    for file in ["keys.redb", "keys.lock"] {
         assert_eq!(mode(&folder.join(file)), 0o600, "{file}");
     }
-    fs::set_permissions(folder.join("keys.log"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+    fs::set_permissions(folder.join("keys.redb"), fs::Permissions::from_mode(0o644)).unwrap();
     open(&folder, &pepper);
-    assert_eq!(mode(&folder.join("keys.log")), 0o600);
+    assert_eq!(mode(&folder.join("keys.redb")), 0o600);
 }
 
 #[test]
-fn the_file_is_compacted_and_nothing_is_lost() {
-    let (dir, pepper) = house();
-    let log = dir.path().join("keys.log");
-    let store = FileStore::open(dir.path()).unwrap();
-    let auth = Authenticator::builder()
-        .pepper(pepper.clone())
-        .store(store)
-        .max_keys(20)
-        .build()
-        .unwrap();
-    let kept = issue(&auth);
-    let mut shrunk = 0;
-    let mut last = 0;
-    for _ in 0..600 {
-        let issued = issue(&auth);
-        auth.revoke(issued.record.id.as_str()).unwrap();
-        let len = fs::metadata(&log).unwrap().len();
-        shrunk += usize::from(len < last);
-        last = len;
+fn what_is_no_key_store_is_refused_as_it_is() {
+    let (dir, _) = house();
+    let path = dir.path().join("keys.redb");
+    drop(FileStore::open(dir.path()).unwrap());
+    let whole = fs::read(&path).unwrap();
+    let files: [&[u8]; 6] = [
+        b"",
+        b"something else\n",
+        &[0; 9_000],
+        &whole[..4],
+        &whole[..400],
+        &whole[..whole.len() - 1],
+    ];
+    for file in files {
+        fs::write(&path, file).unwrap();
+        let error = FileStore::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("keys.redb") && text.contains("backup"),
+            "{text}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), file, "something was changed");
     }
-    assert!(
-        shrunk >= 1,
-        "3 lines for each of 600 keys, of which 20 are kept"
-    );
-    let one_more = issue(&auth);
-    drop(auth);
-    let auth = open(dir.path(), &pepper);
-    assert_eq!(auth.len(), 20);
-    for key in [&kept, &one_more] {
-        assert!(auth.verify(key.key.expose()).is_ok());
-    }
-    assert!(!dir.path().join("keys.log.new").exists());
+    fs::write(&path, whole).unwrap();
+    FileStore::open(dir.path()).unwrap();
 }
 
 #[test]
-fn a_crash_in_the_middle_of_compaction_leaves_the_old_file() {
+fn a_crash_while_the_file_is_made_leaves_nothing_in_the_way() {
     let (dir, pepper) = house();
-    let auth = open(dir.path(), &pepper);
-    let kept = issue(&auth);
-    drop(auth);
-    fs::write(dir.path().join("keys.log.new"), "half a fi").unwrap();
-    let auth = open(dir.path(), &pepper);
-    assert!(auth.verify(kept.key.expose()).is_ok());
-    assert_eq!(auth.verify(user_key().expose()), Err(Rejected::UnknownKey));
+    fs::write(dir.path().join("keys.redb.new"), "half a fi").unwrap();
+    let kept = issue(&open(dir.path(), &pepper));
+    assert!(open(dir.path(), &pepper).verify(kept.key.expose()).is_ok());
+    assert!(!dir.path().join("keys.redb.new").exists());
 }
 
 #[test]
 fn the_store_can_be_read_again_while_it_is_open() {
     let (dir, pepper) = house();
-    let store = std::sync::Arc::new(FileStore::open(dir.path()).unwrap());
+    let store = Arc::new(FileStore::open(dir.path()).unwrap());
     let auth = Authenticator::builder()
         .pepper(pepper)
         .store(store.clone())
         .build()
         .unwrap();
     let issued = issue(&auth);
-    assert_eq!(store.load().unwrap(), [issued.record]);
+    assert_eq!(sorted(&*store), (vec![issued.record], 1));
 }
 
 #[test]
@@ -252,10 +317,11 @@ fn no_key_is_in_the_file() {
     let (dir, pepper) = house();
     let auth = open(dir.path(), &pepper);
     let issued = issue(&auth);
-    let log = fs::read_to_string(dir.path().join("keys.log")).unwrap();
+    drop(auth);
+    let file = fs::read(dir.path().join("keys.redb")).unwrap();
+    let holds = |text: &str| file.windows(text.len()).any(|part| part == text.as_bytes());
     let text = issued.key.expose();
-    let secret = &text[text.len() - 38..text.len() - 6];
-    assert!(log.contains(issued.key.id()));
-    assert!(!log.contains(secret));
-    assert!(!log.contains(&**pepper.expose_hex()));
+    assert!(holds(issued.key.id()));
+    assert!(!holds(&text[text.len() - 38..text.len() - 6]));
+    assert!(!holds(&pepper.expose_hex()));
 }
