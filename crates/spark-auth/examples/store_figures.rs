@@ -34,12 +34,12 @@ fn main() {
         drop(store);
         fs::write(dir.path().join("keys.redb"), file).unwrap();
         println!("  as after a kill:");
-        open(dir.path(), &pepper, keys);
+        open(dir.path(), &pepper, keys + 200);
     }
     println!("most memory that was used: {} KiB", memory("VmHWM:"));
 }
 
-/// The records are made in memory and kept in sets of a thousand; then enough changes follow to
+/// The records are kept in sets of a thousand; then enough changes follow to
 /// trim those sets, so that the file is as one that has grown key by key.
 fn fill(folder: &Path, pepper: &Pepper, keys: usize) {
     let maker = Authenticator::builder()
@@ -55,7 +55,14 @@ fn fill(folder: &Path, pepper: &Pepper, keys: usize) {
             .scopes([Name::new("metrics:read").unwrap()]);
         maker.issue(new).unwrap().record
     };
-    let mut records: Vec<KeyRecord> = (0..keys).map(|_| issue()).collect();
+    // One record under many ids: what differs between them is as long as in this one.
+    let one = issue();
+    let with_id = |number| {
+        let mut record = one.clone();
+        record.id = Name::new(&format!("{number:012}")).unwrap();
+        record
+    };
+    let mut records: Vec<KeyRecord> = (0..keys).map(with_id).collect();
     let store = FileStore::open(folder).unwrap();
     let put = |record: &KeyRecord| Change::Put(Box::new(record.clone()));
     for part in records.chunks(1_000) {
@@ -83,6 +90,7 @@ fn open(folder: &Path, pepper: &Pepper, keys: usize) {
     let auth = Authenticator::builder()
         .pepper(pepper.clone())
         .store(store)
+        .max_keys(200_000)
         .build()
         .unwrap();
     each("  building the authenticator", start, &clock, 1);

@@ -24,6 +24,8 @@ pub(super) const HISTORY: u64 = if cfg!(test) { 4 } else { 10_000 };
 /// What the database may hold in memory. All keys are in memory anyway, so nothing is read twice.
 const CACHE: usize = 4 << 20;
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+/// Where a file says that it was not closed, and by which bit.
+const NOT_CLOSED: (usize, u8) = (9, 2);
 
 /// A database on this disk; on an empty one it is made, without tables.
 pub(super) fn open(disk: impl StorageBackend) -> Result<Database, Fault> {
@@ -44,10 +46,14 @@ pub(super) fn make(db: &Database) -> Result<(), Fault> {
 }
 
 /// Reads a file's bytes, and checks every checksum and every record in them.
-pub(super) fn check(file: Vec<u8>) -> Result<Loaded, Fault> {
+pub(super) fn check(mut file: Vec<u8>) -> Result<Loaded, Fault> {
     if !file.starts_with(MAGIC) {
         let problem = "it does not begin like a database of redb";
         return Err(Fault::Damaged(problem.to_owned()));
+    }
+    // The database looks at the checksums of its header only where it expects a crash.
+    if let Some(flags) = file.get_mut(NOT_CLOSED.0) {
+        *flags |= NOT_CLOSED.1;
     }
     let mut db = open(Memory::of(file))?;
     db.check_integrity().map_err(Fault::of)?;

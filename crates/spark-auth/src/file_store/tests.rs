@@ -410,8 +410,8 @@ fn two_files() -> ([Vec<u8>; 2], Model) {
 }
 
 /// Opens it as a file is opened. Returns whether the damage was noticed.
-fn damage_is_noticed_or_harmless(bytes: Vec<u8>, model: &Model, what: &str) -> bool {
-    let disk = Disk::with(&bytes, None);
+fn damage_is_noticed_or_harmless(bytes: &[u8], model: &Model, what: &str) -> bool {
+    let disk = Disk::with(bytes, None);
     match open_on(&disk) {
         Ok(store) => {
             assert_eq!(Model::of(store.load().unwrap()), *model, "{what}");
@@ -432,32 +432,33 @@ fn damage_is_noticed_or_harmless(bytes: Vec<u8>, model: &Model, what: &str) -> b
 #[test]
 fn any_bit_of_the_header_may_flip() {
     // The first 40 bytes have no checksum.
-    flip_bits((0..320).chain((320..320 * 8).step_by(43)));
+    let some = (0..320).step_by(3).chain((320..320 * 8).step_by(101));
+    flip_bits(&some.collect::<Vec<_>>());
 }
 
 #[test]
 fn any_page_may_rot_and_any_part_be_cut_off() {
-    rot(97);
+    rot(1_499);
 }
 
 #[test]
 #[ignore = "thousands of files: minutes; run it with --release"]
 fn each_bit_of_the_header_and_each_fifth_byte_may_rot() {
-    flip_bits(0..320 * 8);
+    flip_bits(&(0..320 * 8).collect::<Vec<_>>());
     rot(5);
 }
 
-fn flip_bits(bits: impl Iterator<Item = usize> + Clone) {
+fn flip_bits(bits: &[usize]) {
     let (files, model) = two_files();
     for (which, file) in files.iter().enumerate() {
         let mut noticed = 0;
-        for bit in bits.clone() {
+        for &bit in bits {
             let mut bytes = file.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let what = format!("file {which}, bit {bit}");
-            noticed += usize::from(damage_is_noticed_or_harmless(bytes, &model, &what));
+            noticed += usize::from(damage_is_noticed_or_harmless(&bytes, &model, &what));
         }
-        assert!(noticed > 50, "file {which}: {noticed}");
+        assert!(noticed > 20, "file {which}: {noticed}");
     }
 }
 
@@ -469,14 +470,14 @@ fn rot(step: usize) {
             let mut bytes = file.clone();
             bytes[at] ^= 1 << (at % 8);
             let what = format!("file {which}, byte {at}");
-            noticed += usize::from(damage_is_noticed_or_harmless(bytes, &model, &what));
+            noticed += usize::from(damage_is_noticed_or_harmless(&bytes, &model, &what));
         }
         assert!(noticed > 0, "file {which}: {noticed}");
         let used = |page: &usize| file[page * 4096..][..4096].iter().any(|byte| *byte != 0);
         for page in (0..file.len() / 4096).filter(used) {
             let mut bytes = file.clone();
             bytes[page * 4096..][..4096].fill(0);
-            damage_is_noticed_or_harmless(bytes, &model, &format!("file {which}, page {page}"));
+            damage_is_noticed_or_harmless(&bytes, &model, &format!("file {which}, page {page}"));
         }
         for len in (0..4096)
             .step_by(8 * step)
@@ -486,7 +487,7 @@ fn rot(step: usize) {
             let bytes = file[..len].to_vec();
             // An empty disk is made anew; an empty file is not, see `make_file`.
             if len > 0 {
-                damage_is_noticed_or_harmless(bytes, &model, &what);
+                damage_is_noticed_or_harmless(&bytes, &model, &what);
             }
         }
     }
