@@ -5,6 +5,7 @@
 
 mod answer;
 mod audit;
+mod audit_queue;
 mod authenticator;
 mod base62;
 mod codec;
@@ -37,6 +38,7 @@ mod verify;
 mod words;
 
 pub use audit::{AuditEvent, AuditSink, TracingAudit};
+pub use audit_queue::AuditQueue;
 pub use authenticator::{Authenticator, MAX_OVERLAP};
 pub use codec::DecodeError;
 pub use config::{AuthenticatorBuilder, DEFAULT_MAX_KEYS};
