@@ -133,7 +133,7 @@ impl AuthenticatorBuilder {
     }
 
     /// The master key before it, which still works, until its
-    /// [deadline](MasterVerifier::ends_at) if it has one. Its uses are audited as such.
+    /// [deadline](MasterVerifier::expires_at) if it has one. Its uses are audited as such.
     ///
     /// # Example
     /// ```
