@@ -185,10 +185,7 @@ impl Authenticator {
             .into_iter()
             .flatten();
         let works = masters.filter(|master| !master.free_text).any(|master| {
-            let peppers = [Some(&parts.pepper), parts.previous_pepper.as_ref()];
-            let mut peppers = peppers.into_iter().flatten();
-            peppers
-                .find(|pepper| pepper.id() == master.pepper)
+            self.pepper(master.pepper)
                 .is_some_and(|pepper| master.accepts(&pepper.master_mac(credential), now).into())
         });
         // Once more in the usual way, which writes the audit.

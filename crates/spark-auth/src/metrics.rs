@@ -34,7 +34,7 @@ pub fn describe() {
         );
         ::metrics::describe_counter!(
             KEY_CHANGES_TOTAL,
-            "Keys issued, rotated and revoked by this process"
+            "Keys issued, rotated, suspended, resumed and revoked by this process"
         );
         ::metrics::describe_gauge!(KEYS, "Keys kept, those that ended included");
         ::metrics::describe_counter!(
@@ -67,6 +67,7 @@ pub(crate) enum Decision {
     Revoked,
     Suspended,
     Address,
+    Environment,
     Expired,
     NotYetValid,
 }
@@ -83,6 +84,7 @@ impl From<crate::Rejected> for Decision {
             Rejected::Revoked => Self::Revoked,
             Rejected::Suspended => Self::Suspended,
             Rejected::Address => Self::Address,
+            Rejected::Environment => Self::Environment,
             Rejected::Expired => Self::Expired,
             Rejected::NotYetValid => Self::NotYetValid,
         }
@@ -90,7 +92,7 @@ impl From<crate::Rejected> for Decision {
 }
 
 #[cfg(feature = "metrics")]
-const DECISIONS: [(&str, &str); 18] = [
+const DECISIONS: [(&str, &str); 19] = [
     ("user", "accepted"),
     ("master", "accepted"),
     ("anonymous", "accepted"),
@@ -107,6 +109,7 @@ const DECISIONS: [(&str, &str); 18] = [
     ("user", "revoked"),
     ("user", "suspended"),
     ("user", "address"),
+    ("user", "environment"),
     ("user", "expired"),
     ("user", "not_yet_valid"),
 ];
@@ -202,6 +205,14 @@ pub(crate) fn key_changed(change: &'static str, keys: usize) {
     }
     #[cfg(not(feature = "metrics"))]
     let _ = (change, keys);
+}
+
+/// Other processes have changed keys.
+pub(crate) fn keys_refreshed(keys: usize) {
+    #[cfg(feature = "metrics")]
+    gauge_keys(keys);
+    #[cfg(not(feature = "metrics"))]
+    let _ = keys;
 }
 
 pub(crate) fn store_failed() {
