@@ -11,10 +11,7 @@ use common::{House, START, ThreeFailures, house, master_key, name, user_key, wit
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use spark_auth::{
-    AuditEvent, AuthLayer, Change, KeyState, KeyStore, MasterVerifier, NewKey, Rejected,
-    RequireLayer,
-};
+use spark_auth::{AuditEvent, AuthLayer, MasterVerifier, NewKey, Rejected, RequireLayer};
 use spark_core::testing::{TestBody, contract};
 use spark_core::{ClientIp, Context, Principal, Refusal, Shape};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
@@ -221,19 +218,10 @@ async fn a2_whoever_tries_keys_learns_nothing_from_the_answers_in_any_shape() {
         .rotate(expired.record.id.as_str(), overlap)
         .unwrap();
     house.clock.set_unix_time(START + Duration::from_secs(2));
-    let mut record = suspended.record.clone();
-    record.state = KeyState::Suspended { at: START };
-    record.revision += 1;
-    let change = Change::Put(Box::new(record));
-    house.store.append(&[change]).unwrap();
-    let auth = spark_auth::Authenticator::builder()
-        .clock(house.clock.clock())
-        .pepper(house.pepper.clone())
-        .store(house.store.clone())
-        .audit(house.events.clone())
-        .build()
-        .unwrap();
-    let layer = AuthLayer::required(auth);
+    house.auth.suspend(suspended.record.id.as_str()).unwrap();
+    let elsewhere = NewKey::new(name("acme")).ip_allow(["198.51.100.0/24".parse().unwrap()]);
+    let outside = house.auth.issue(elsewhere).unwrap();
+    let layer = AuthLayer::required(house.auth.clone());
     house.events.take();
 
     let wrong = with_another_secret(&known.key);
@@ -251,6 +239,7 @@ async fn a2_whoever_tries_keys_learns_nothing_from_the_answers_in_any_shape() {
             &revoked.key,
             &expired.key,
             &suspended.key,
+            &outside.key,
         ] {
             let seen = send_in(shape, &layer, key.expose()).await;
             assert_eq!(seen.status, status);
@@ -263,7 +252,14 @@ async fn a2_whoever_tries_keys_learns_nothing_from_the_answers_in_any_shape() {
             AuditEvent::Denied { reason, .. } => reason,
             other => panic!("{other:?}"),
         });
-        let expected = [UnknownKey, WrongSecret, Revoked, Expired, Suspended];
+        let expected = [
+            UnknownKey,
+            WrongSecret,
+            Revoked,
+            Expired,
+            Suspended,
+            Address,
+        ];
         assert_eq!(reasons.collect::<Vec<_>>(), expected);
         let accepted = send_in(shape, &layer, known.key.expose()).await;
         assert_eq!(accepted.body, "user acme");
