@@ -67,13 +67,14 @@ impl Authenticator {
         Ok(issued)
     }
 
-    /// Makes a key that follows the one with this id: same
-    /// tenant, owner, label, tier, scopes, networks and times.
-    /// The old one goes on working for `overlap`, or until its own end where that comes first;
-    /// with an overlap of zero it is revoked at once. That needs no room: where as many keys live as
-    /// may be kept, the old one is forgotten too.
+    /// Makes a key that follows the one with this id, with the same tenant, owner, label, tier,
+    /// scopes, networks and times. The old one goes on working for `overlap`, or until its own end
+    /// where that comes first; with an overlap of zero it is revoked with the same write. That needs
+    /// no room: where as many keys live as may be kept, the old one is forgotten too.
     ///
-    /// A rotation never makes a right last longer: for a later end, issue a new key.
+    /// A rotation never makes a right last longer: for a later end, issue a new key. Nor is a leaked
+    /// key refused before the store has answered: where that may take time, revoke it first, and
+    /// issue another.
     ///
     /// # Errors
     /// [`AuthError::NotFound`], [`AuthError::NotActive`] and [`AuthError::AlreadyRotated`] for keys
@@ -156,7 +157,8 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError::NotFound`] when no key has this id. [`AuthError::Store`] when the store failed:
-    /// this process refuses the key, but it works again after a restart, so revoke it once more.
+    /// this process refuses the key, but it works again after a restart unless
+    /// [`flush`](Self::flush) writes that before, so revoke it once more.
     ///
     /// # Example
     /// ```
@@ -182,7 +184,8 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError::NotFound`] when no key has this id, [`AuthError::NotActive`] when the key has
     /// ended. [`AuthError::Store`] when the store failed: this process refuses the key, but it works
-    /// again after a restart, so suspend it once more.
+    /// again after a restart unless [`flush`](Self::flush) writes that before, so suspend it once
+    /// more.
     ///
     /// # Example
     /// ```

@@ -86,16 +86,13 @@ impl Index {
         self.shards[id.shard()].load().get(&id).cloned()
     }
 
-    /// Puts an entry in or takes it out. Whoever reads after this returns sees the change. One
-    /// caller at a time: the lock of [`Memory`](crate::memory::Memory) sees to it.
-    pub(crate) fn set(&self, id: KeyId, entry: Option<Arc<Entry>>) {
-        let slot = &self.shards[id.shard()];
-        let mut shard = Shard::clone(&slot.load());
-        match entry {
-            Some(entry) => shard.insert(id, entry),
-            None => shard.remove(&id),
-        };
-        slot.store(Arc::new(shard));
+    /// Starts a change. One at a time: the lock of [`Memory`](crate::memory::Memory) sees to it.
+    pub(crate) fn draft(&self) -> Draft<'_> {
+        Draft {
+            index: self,
+            shards: Vec::new(),
+            replaced: Vec::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -104,6 +101,60 @@ impl Index {
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = Arc<Entry>> {
         (self.shards.iter()).flat_map(|shard| shard.load().values().cloned().collect::<Vec<_>>())
+    }
+}
+
+/// A change of some entries, unseen until it is published. However many there are, each shard is
+/// copied once.
+pub(crate) struct Draft<'a> {
+    index: &'a Index,
+    shards: Vec<(usize, Shard)>,
+    /// Entries and what has taken their place.
+    replaced: Vec<(Arc<Entry>, Arc<Entry>)>,
+}
+
+impl Draft<'_> {
+    pub(crate) fn get(&self, id: KeyId) -> Option<Arc<Entry>> {
+        match self.shards.iter().find(|(number, _)| *number == id.shard()) {
+            Some((_, shard)) => shard.get(&id).cloned(),
+            None => self.index.get(id),
+        }
+    }
+
+    pub(crate) fn put(&mut self, id: KeyId, entry: Entry) {
+        let entry = Arc::new(entry);
+        if let Some(old) = self.shard(id).insert(id, Arc::clone(&entry)) {
+            entry.last_use.absorb(&old.last_use);
+            self.replaced.push((old, entry));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: KeyId) {
+        self.shard(id).remove(&id);
+    }
+
+    /// Whoever reads after this returns sees the change.
+    pub(crate) fn publish(self) {
+        for (number, shard) in self.shards {
+            self.index.shards[number].store(Arc::new(shard));
+        }
+        // Once more, for those who noted a use while the entries changed places.
+        for (old, new) in self.replaced {
+            new.last_use.absorb(&old.last_use);
+        }
+    }
+
+    fn shard(&mut self, id: KeyId) -> &mut Shard {
+        let number = id.shard();
+        let at = match self.shards.iter().position(|(taken, _)| *taken == number) {
+            Some(at) => at,
+            None => {
+                let shard = Shard::clone(&self.index.shards[number].load());
+                self.shards.push((number, shard));
+                self.shards.len() - 1
+            }
+        };
+        &mut self.shards[at].1
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use spark_core::Name;
 
-use crate::index::{Entry, Index, KeyId};
+use crate::index::{Draft, Entry, Index, KeyId};
 use crate::record::{KeyRecord, KeyState};
 use crate::store::Change;
 
@@ -113,13 +113,14 @@ impl Memory {
     /// Refuses a key from now on, before the store has heard of it. A state that is as strict
     /// already stands.
     pub(crate) fn stop(&self, id: KeyId, state: KeyState) -> Option<Arc<Entry>> {
-        let mut writing = self.writing();
-        let entry = self.get(id)?;
+        let mut edit = self.edit();
+        let entry = edit.draft.get(id)?;
         if state.strictness() > entry.record.state.strictness() {
             let mut record = entry.record.clone();
             record.state = state;
-            self.set(&mut writing, id, record, true);
+            edit.set(id, record, true);
         }
+        edit.publish();
         self.get(id)
     }
 
@@ -132,27 +133,28 @@ impl Memory {
         is_resumed: bool,
         now: Duration,
     ) {
-        let mut writing = self.writing();
+        let mut edit = self.edit();
         // A refresh was here first. What it left out, others have revoked and forgotten meanwhile.
-        let is_covered = (1..=writing.known).contains(&sequence);
+        let is_covered = (1..=edit.writing.known).contains(&sequence);
         for change in changes {
             match change {
                 Change::Put(record) => {
-                    let is_new = id_of(&record.id).is_none_or(|id| self.get(id).is_none());
+                    let is_new = id_of(&record.id).is_none_or(|id| edit.draft.get(id).is_none());
                     if !(is_covered && is_new) {
-                        self.put(&mut writing, *record, is_resumed);
+                        edit.put(*record, is_resumed);
                     }
                 }
                 Change::Forget(id) => {
-                    self.forget(&mut writing, &id, now);
+                    edit.forget(&id, now);
                 }
             }
         }
-        writing.own = writing.own.max(sequence);
+        edit.writing.own = edit.writing.own.max(sequence);
         // With a gap, others have written: the next refresh reads what they wrote.
-        if sequence == writing.known + 1 {
-            writing.known = sequence;
+        if sequence == edit.writing.known + 1 {
+            edit.writing.known = sequence;
         }
+        edit.publish();
     }
 
     /// Takes over what the store said has changed up to its set number `sequence`.
@@ -179,38 +181,42 @@ impl Memory {
                 }
             }
         }
-        let mut writing = self.writing();
-        if sequence < writing.known.max(writing.own) {
+        let mut edit = self.edit();
+        if sequence < edit.writing.known.max(edit.writing.own) {
             return Refreshed::Stale;
         }
-        let mut room = self.room(&writing, max_keys, now);
-        let (mut changed, mut is_full) = (0, false);
-        for (id, (record, forgotten)) in outcome {
-            let is_new = self.get(id).is_none();
-            if is_new && forgotten.is_some() {
+        // What is here already goes first: some of it may end and make room.
+        let (here, new): (Vec<_>, Vec<_>) =
+            (outcome.into_iter()).partition(|(id, _)| edit.draft.get(*id).is_some());
+        let mut changed = 0;
+        for (_, (record, forgotten)) in here {
+            let is_put = record.is_some_and(|record| edit.put(record, false));
+            let is_gone = forgotten.is_some_and(|name| edit.forget(&name, now));
+            changed += usize::from(is_put || is_gone);
+        }
+        let mut room = edit.room(max_keys, new.len(), now);
+        let mut is_full = false;
+        for (_, outcome) in new {
+            let (Some(record), None) = outcome else {
                 continue;
-            }
-            let mut differs = false;
-            if let Some(record) = record {
-                if is_new && record.ended_at(now).is_none() {
-                    if room == 0 {
-                        is_full = true;
-                        continue;
-                    }
-                    room -= 1;
+            };
+            if record.ended_at(now).is_none() {
+                is_full |= room == 0;
+                if room == 0 {
+                    continue;
                 }
-                differs |= self.put(&mut writing, record, false);
+                room -= 1;
             }
-            if let Some(name) = forgotten {
-                differs |= self.forget(&mut writing, &name, now);
-            }
-            changed += usize::from(differs);
+            changed += usize::from(edit.put(record, false));
         }
-        if is_full {
-            return Refreshed::Full;
+        if !is_full {
+            edit.writing.known = sequence;
         }
-        writing.known = sequence;
-        Refreshed::Changed(changed)
+        edit.publish();
+        match is_full {
+            true => Refreshed::Full,
+            false => Refreshed::Changed(changed),
+        }
     }
 
     /// The same by all that the store holds.
@@ -237,23 +243,37 @@ impl Memory {
         self.bring_in(changes, sequence, max_keys, now)
     }
 
-    /// How many live keys may come in.
-    fn room(&self, writing: &Writing, max_keys: usize, now: Duration) -> usize {
-        let len = self.len();
-        if len < max_keys {
-            return max_keys - len;
+    fn edit(&self) -> Edit<'_> {
+        let writing = self.writing();
+        Edit {
+            draft: self.index.draft(),
+            len: self.len(),
+            latest: &self.latest,
+            writing,
         }
-        let ended = writing.ends.iter().take_while(|(end, _)| *end <= now);
-        (max_keys + ended.count()).saturating_sub(len)
     }
 
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A change of some keys, which requests see once it is published.
+struct Edit<'a> {
+    writing: MutexGuard<'a, Writing>,
+    draft: Draft<'a>,
+    len: usize,
+    latest: &'a AtomicU64,
+}
+
+impl Edit<'_> {
     /// Whether anything has changed.
-    fn put(&self, writing: &mut Writing, mut record: KeyRecord, is_resumed: bool) -> bool {
+    fn put(&mut self, mut record: KeyRecord, is_resumed: bool) -> bool {
         let Some(id) = id_of(&record.id) else {
             return false;
         };
         let mut unsaved = false;
-        if let Some(old) = self.get(id) {
+        if let Some(old) = self.draft.get(id) {
             let is_resumed = is_resumed && !is_revoked(&old.record);
             let is_stale = record.revision <= old.record.revision;
             // A refresh may have brought in this very version before its writer came here.
@@ -267,53 +287,59 @@ impl Memory {
                 unsaved = true;
             }
         }
-        self.set(writing, id, record, unsaved);
+        self.set(id, record, unsaved);
         true
     }
 
     /// Drops a key that has ended. One that lives goes on until its end: a store forgets only what
     /// has ended, so that its clock and ours differ. Whether anything has changed.
-    fn forget(&self, writing: &mut Writing, name: &Name, now: Duration) -> bool {
-        let Some((id, entry)) = id_of(name).and_then(|id| Some((id, self.get(id)?))) else {
+    fn forget(&mut self, name: &Name, now: Duration) -> bool {
+        let Some((id, entry)) = id_of(name).and_then(|id| Some((id, self.draft.get(id)?))) else {
             return false;
         };
         if entry.is_over(now) {
-            writing.has_no_end(&entry.record, id);
-            self.index.set(id, None);
+            self.writing.has_no_end(&entry.record, id);
+            self.draft.remove(id);
+            self.len -= 1;
             return true;
         }
         if entry.record.revision > 0 {
             // The store has no version of it: the next one it may be given is the first again.
             let mut record = entry.record.clone();
             record.revision = 0;
-            self.set(writing, id, record, entry.unsaved);
+            self.set(id, record, entry.unsaved);
         }
         false
     }
 
-    fn set(&self, writing: &mut Writing, id: KeyId, record: KeyRecord, unsaved: bool) {
-        let old = self.get(id);
-        if let Some(old) = &old {
-            writing.has_no_end(&old.record, id);
+    fn set(&mut self, id: KeyId, record: KeyRecord, unsaved: bool) {
+        match self.draft.get(id) {
+            Some(old) => self.writing.has_no_end(&old.record, id),
+            None => self.len += 1,
         }
         if let Some(end) = record.end() {
-            writing.ends.insert((end, id));
+            self.writing.ends.insert((end, id));
         }
         self.latest
             .fetch_max(millis(record.changed_at()), Ordering::Relaxed);
-        let entry = Arc::new(Entry::new(record, unsaved));
-        if let Some(old) = &old {
-            entry.last_use.absorb(&old.last_use);
-        }
-        self.index.set(id, Some(Arc::clone(&entry)));
-        if let Some(old) = &old {
-            // Once more, for those who noted a use while the entries changed places.
-            entry.last_use.absorb(&old.last_use);
-        }
+        self.draft.put(id, Entry::new(record, unsaved));
     }
 
-    fn writing(&self) -> MutexGuard<'_, Writing> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many live keys may come in, at least when it is fewer than `wanted`.
+    fn room(&self, max_keys: usize, wanted: usize, now: Duration) -> usize {
+        let free = max_keys.saturating_sub(self.len);
+        if free >= wanted {
+            return free;
+        }
+        // Those that have ended do not count.
+        let ended = self.writing.ends.iter().take_while(|(end, _)| *end <= now);
+        (max_keys + ended.count()).saturating_sub(self.len)
+    }
+
+    fn publish(self) {
+        self.draft.publish();
+        // Only now may the next one begin.
+        drop(self.writing);
     }
 }
 
