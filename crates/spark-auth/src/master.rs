@@ -78,7 +78,7 @@ impl MasterVerifier {
     pub fn from_secret(pepper: &Pepper, text: &str) -> Result<Self, MasterKeyError> {
         match key::split(text) {
             Ok(parts) if parts.kind == Kind::Master => {
-                check_key(&parts)?;
+                check_key(text)?;
                 Ok(Self::keyed(pepper, text, false))
             }
             Ok(_) => Err(MasterKeyError::UserKey),

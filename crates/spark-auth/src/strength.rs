@@ -2,8 +2,9 @@
 
 use zeroize::Zeroizing;
 
+use crate::base62::CHECKSUM_LEN;
 use crate::error::{KeyError, MasterKeyError};
-use crate::key::{KeyParts, MAX_CREDENTIAL_LEN};
+use crate::key::{ID_LEN, MAX_CREDENTIAL_LEN, SECRET_LEN};
 
 /// The shortest secret that an operator may choose.
 pub const MIN_MASTER_SECRET_LEN: usize = 32;
@@ -83,10 +84,12 @@ pub(crate) fn check_free_text(text: &str, fault: KeyError) -> Result<(), MasterK
     }
 }
 
-/// Refuses a key that somebody made up: its form and its checksum anybody can make.
-pub(crate) fn check_key(key: &KeyParts<'_>) -> Result<(), MasterKeyError> {
-    let whole = Zeroizing::new([&key.id[..], key.secret].concat());
-    match estimated_bits(key.secret).min(estimated_bits(&whole)) {
+/// Refuses the text of a key that somebody made up: its form and its checksum anybody can make.
+pub(crate) fn check_key(text: &str) -> Result<(), MasterKeyError> {
+    let random = text.len().saturating_sub(CHECKSUM_LEN);
+    let whole = &text.as_bytes()[random.saturating_sub(ID_LEN + SECRET_LEN)..random];
+    let secret = whole.get(ID_LEN..).unwrap_or_default();
+    match estimated_bits(secret).min(estimated_bits(whole)) {
         bits @ 0..128 => Err(MasterKeyError::Weak { bits }),
         _ => Ok(()),
     }
