@@ -374,4 +374,10 @@ async fn what_was_done_to_keys_is_in_the_log() {
     );
     assert!(line("master key used").contains("127.0.0.1"));
     assert!(!log.contains(&key) && !log.contains(&server.master));
+
+    // When it was last used was written at the end.
+    server.kill_and_restart();
+    let master = server.client().bearer(&server.master);
+    let listed = master.get("/api/spark/keys").await.json();
+    assert!(listed["keys"][0]["last_used_at"].is_u64(), "{listed}");
 }
