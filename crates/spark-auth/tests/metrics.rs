@@ -53,6 +53,30 @@ fn lost_audit_events_are_counted() {
     assert_eq!(*value, DebugValue::Counter(lost));
 }
 
+#[cfg(feature = "axum")]
+#[test]
+fn a_handler_without_an_auth_layer_is_counted_as_mis_wired() {
+    use axum::{Router, body::Body, routing::get};
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        let app = Router::new().route("/", get(|_: spark_auth::MasterCaller| async { "never" }));
+        let response = runtime
+            .block_on(app.oneshot(Request::new(Body::empty())))
+            .unwrap();
+        assert_eq!(response.status(), 401);
+    });
+    let counted = snapshotter.snapshot().into_vec();
+    let (key, _, _, value) = &counted[0];
+    assert_eq!(key.key().name(), spark_core::metrics::MISWIRED_TOTAL);
+    let labels: Vec<_> = key.key().labels().map(|label| label.value()).collect();
+    assert_eq!(labels, ["auth_extractor"]);
+    assert_eq!(*value, DebugValue::Counter(1));
+}
+
 #[test]
 fn decisions_and_changes_are_counted() {
     let recorder = DebuggingRecorder::new();
