@@ -22,7 +22,7 @@ use crate::config::{
 };
 use crate::ledger::Ledger;
 use crate::provider::{self, Outbound, breaker_config};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, does_not_fit};
 use crate::{hooks, watch};
 
 /// The routes whose answers come from a model.
@@ -114,7 +114,7 @@ impl App {
             .previous_master(secrets.previous_master)
             .max_keys(config.auth.max_keys)
             .build()
-            .map_err(|e| chain(&e))?;
+            .map_err(|e| does_not_fit(&e))?;
         let limits = Limiters {
             ip: limiter(
                 &config,

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use spark_auth::{Authenticator, FileStore, Issued, KeyInfo, KeyStore, NewKey, Pepper, StoreError};
+use spark_auth::{Authenticator, FileStore, Issued, KeyInfo, NewKey, Pepper, StoreError};
 use spark_core::{Clock, Name};
 
 use crate::ask::chain;
@@ -92,20 +92,20 @@ fn open(config: &Config, clock: &Clock, command: &Keys) -> Result<Authenticator,
     // What makes a key needs the pepper of the server, or the key would never work; what only takes
     // keys away must also be possible when the pepper is lost.
     let makes_keys = matches!(command, Keys::Issue { .. } | Keys::Rotate { .. });
+    // For what makes nothing under it.
+    let scratch = || Pepper::generate().map_err(|e| e.to_string());
     let pepper = match found {
         Some(pepper) => pepper,
-        None if makes_keys && !store.load().map_err(|e| chain(&e))?.records.is_empty() => {
-            return Err(format!(
-                "there is no pepper: set SPARK_PEPPER or SPARK_PEPPER_FILE to that of the server, or \
-                 restore {}",
-                folder.join("pepper").display()
-            ));
+        None if makes_keys => {
+            let now = clock.unix_time();
+            secrets::refuse_if_keys_live(folder, &store, now).map_err(|e| e.to_string())?;
+            match command {
+                Keys::Issue { .. } => secrets::make_pepper(folder).map_err(|e| e.to_string())?,
+                // There is nothing to rotate.
+                _ => scratch()?,
+            }
         }
-        None if matches!(command, Keys::Issue { .. }) => {
-            secrets::make_pepper(folder).map_err(|e| e.to_string())?
-        }
-        // Nothing is made under it.
-        None => Pepper::generate().map_err(|e| e.to_string())?,
+        None => scratch()?,
     };
     Authenticator::builder()
         .clock(clock.clone())
@@ -115,7 +115,7 @@ fn open(config: &Config, clock: &Clock, command: &Keys) -> Result<Authenticator,
         .accept_lost_keys(!makes_keys)
         .max_keys(config.auth.max_keys)
         .build()
-        .map_err(|error| chain(&error))
+        .map_err(|error| secrets::does_not_fit(&error))
 }
 
 fn print_issued(issued: &Issued, clock: &Clock) -> Result<(), String> {

@@ -65,7 +65,7 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
     // The store first, for its lock: a second server on the same folder must change nothing.
     let store = FileStore::open(&config.server.data_dir).map_err(|e| chain(&e))?;
     let now = Clock::system().unix_time();
-    let secrets = secrets::load(&config.server.data_dir, &shown, now, variables)
+    let secrets = secrets::load(&config.server.data_dir, &store, &shown, now, variables)
         .map_err(|e| e.to_string())?;
 
     let app = App::build(config, store, secrets, metrics, variables)?;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use spark_auth::{
-    Brand, Environment, MAX_OVERLAP, MasterKey, MasterVerifier, Pepper, read_secret_file,
-    write_secret_file,
+    Brand, BuildError, Environment, KeyStatus, KeyStore, MAX_OVERLAP, MasterKey, MasterVerifier,
+    Pepper, read_secret_file, write_secret_file,
 };
 use zeroize::Zeroizing;
 
@@ -40,10 +40,11 @@ fn error(text: impl Into<String>) -> SecretError {
 /// Finds the secrets at the time `now` since 1970, and makes what is missing.
 ///
 /// # Errors
-/// When a variable or a file holds no sound secret, and when a master key would have to be made for
-/// a server that others can reach.
+/// When a variable or a file holds no sound secret, when the pepper of the keys in `store` is missing,
+/// and when a master key would have to be made for a server that others can reach.
 pub(crate) fn load(
     folder: &Path,
+    store: &impl KeyStore,
     listen: &[SocketAddr],
     now: Duration,
     variables: impl Fn(&str) -> Option<String>,
@@ -52,7 +53,13 @@ pub(crate) fn load(
     let previous_pepper = previous_pepper(&variables)?;
     let pepper = match pepper(folder, &variables)? {
         Some(pepper) => pepper,
-        None => make_pepper(folder)?,
+        None => {
+            // One that takes the place of another is made although there are keys.
+            if previous_pepper.is_none() {
+                refuse_if_keys_live(folder, store, now)?;
+            }
+            make_pepper(folder)?
+        }
     };
     let previous_master = previous_master(&pepper, now, &variables)?;
     let master = match from_environment("SPARK_MASTER_KEY", &variables)? {
@@ -108,6 +115,42 @@ pub(crate) fn previous_pepper(
                 "SPARK_PEPPER_PREVIOUS or SPARK_PEPPER_PREVIOUS_FILE: {e}"
             ))
         })
+}
+
+/// Refuses where keys live, which would never work under a new pepper.
+///
+/// # Errors
+/// How many there are, and the mend.
+pub(crate) fn refuse_if_keys_live(
+    folder: &Path,
+    store: &impl KeyStore,
+    now: Duration,
+) -> Result<(), SecretError> {
+    let loaded = store.load().map_err(|e| error(chain(&e)))?;
+    let lives = |status| !matches!(status, KeyStatus::Revoked | KeyStatus::Expired);
+    let live = loaded.records.iter();
+    match live.filter(|record| lives(record.status(now))).count() {
+        0 => Ok(()),
+        live => Err(error(format!(
+            "there is no pepper, and {live} keys were made under one: set SPARK_PEPPER or \
+             SPARK_PEPPER_FILE, or restore {}; {LOST}",
+            folder.join(PEPPER).display()
+        ))),
+    }
+}
+
+const LOST: &str = "where it is lost, `spark-server keys list` shows those keys and `spark-server \
+                    keys revoke` ends them, so that a start makes a new one";
+
+/// Why keys and secrets do not fit together, for somebody who has a server and not the library.
+pub(crate) fn does_not_fit(error: &BuildError) -> String {
+    match error {
+        BuildError::WrongPepper { keys, given } => format!(
+            "{keys} keys were made under another pepper than that which was given ({given}): give it, \
+             in SPARK_PEPPER[_FILE] or in SPARK_PEPPER_PREVIOUS[_FILE]; {LOST}"
+        ),
+        other => chain(other),
+    }
 }
 
 /// Makes a pepper where there is none.
@@ -322,6 +365,9 @@ fn write(path: &PathBuf, text: &str) -> Result<(), SecretError> {
 
 #[cfg(test)]
 mod tests {
+    use spark_auth::{Authenticator, MemoryStore, NewKey};
+    use spark_core::Name;
+
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_900_000_000);
@@ -330,14 +376,45 @@ mod tests {
         8080,
     )];
 
+    fn none() -> MemoryStore {
+        MemoryStore::new()
+    }
+
+    #[test]
+    fn no_pepper_is_made_while_keys_live_that_were_made_under_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = none();
+        let auth = Authenticator::builder()
+            .pepper(Pepper::generate().unwrap())
+            .store(store.clone())
+            .build()
+            .unwrap();
+        let key = auth.issue(NewKey::new(Name::new("acme").unwrap())).unwrap();
+        let id = key.record.id.as_str();
+        let start = || load(dir.path(), &store, &LOCAL, NOW, |_| None);
+        for suspended in [false, true] {
+            if suspended {
+                auth.suspend(id).unwrap();
+            }
+            let refused = start().err().unwrap().to_string();
+            assert!(
+                refused.contains("SPARK_PEPPER_FILE") && refused.contains("keys revoke"),
+                "{refused}"
+            );
+            assert!(!dir.path().join(PEPPER).exists());
+        }
+        auth.revoke(id).unwrap();
+        assert!(start().is_ok());
+    }
+
     #[test]
     fn the_first_start_makes_what_the_second_finds() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("spark-data");
-        let first = load(&folder, &LOCAL, NOW, |_| None).unwrap();
+        let first = load(&folder, &none(), &LOCAL, NOW, |_| None).unwrap();
         let key = std::fs::read_to_string(folder.join(MASTER_KEY)).unwrap();
         assert!(key.starts_with("spark_mk_live_"));
-        let second = load(&folder, &LOCAL, NOW, |_| None).unwrap();
+        let second = load(&folder, &none(), &LOCAL, NOW, |_| None).unwrap();
         assert_eq!(first.master.to_stored(), second.master.to_stored());
         #[cfg(unix)]
         for name in [PEPPER, MASTER_KEY, MASTER_MAC] {
@@ -354,7 +431,7 @@ mod tests {
     fn no_master_key_is_made_up_beyond_loopback() {
         let dir = tempfile::tempdir().unwrap();
         let open: SocketAddr = "0.0.0.0:8080".parse().unwrap();
-        let refused = load(dir.path(), &[open], NOW, |_| None)
+        let refused = load(dir.path(), &none(), &[open], NOW, |_| None)
             .err()
             .unwrap()
             .to_string();
@@ -365,10 +442,10 @@ mod tests {
     #[test]
     fn a_key_from_the_environment_voids_a_generated_one() {
         let dir = tempfile::tempdir().unwrap();
-        load(dir.path(), &LOCAL, NOW, |_| None).unwrap();
+        load(dir.path(), &none(), &LOCAL, NOW, |_| None).unwrap();
         let key = new_master().unwrap();
         let variables = |name: &str| (name == "SPARK_MASTER_KEY").then(|| key.expose().to_owned());
-        load(dir.path(), &LOCAL, NOW, variables).unwrap();
+        load(dir.path(), &none(), &LOCAL, NOW, variables).unwrap();
         assert!(!dir.path().join(MASTER_KEY).exists());
         assert!(!dir.path().join(MASTER_MAC).exists());
     }
@@ -379,12 +456,12 @@ mod tests {
         for weak in ["", "changeme", "short"] {
             let variables = |name: &str| (name == "SPARK_MASTER_KEY").then(|| weak.to_owned());
             assert!(
-                load(dir.path(), &LOCAL, NOW, variables).is_err(),
+                load(dir.path(), &none(), &LOCAL, NOW, variables).is_err(),
                 "{weak:?}"
             );
         }
         let both = |name: &str| name.starts_with("SPARK_MASTER_KEY").then(|| "x".repeat(40));
-        assert!(load(dir.path(), &LOCAL, NOW, both).is_err());
+        assert!(load(dir.path(), &none(), &LOCAL, NOW, both).is_err());
     }
 
     #[test]
@@ -392,7 +469,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = new_master().unwrap();
         let with = |until: Option<&str>| {
-            load(dir.path(), &LOCAL, NOW, |name| match name {
+            load(dir.path(), &none(), &LOCAL, NOW, |name| match name {
                 PREVIOUS_MASTER => Some(key.expose().to_owned()),
                 PREVIOUS_MASTER_UNTIL => until.map(str::to_owned),
                 _ => None,
@@ -416,14 +493,16 @@ mod tests {
             assert!(with(Some(until)).unwrap().previous_master.is_some());
         }
         let alone = |name: &str| (name == PREVIOUS_MASTER_UNTIL).then(|| "1900086400".to_owned());
-        let none = load(dir.path(), &LOCAL, NOW, alone).unwrap();
+        let none = load(dir.path(), &none(), &LOCAL, NOW, alone).unwrap();
         assert!(none.previous_master.is_none());
     }
 
     #[test]
     fn the_previous_pepper_comes_from_a_variable_or_a_file() {
         let dir = tempfile::tempdir().unwrap();
-        let old = load(dir.path(), &LOCAL, NOW, |_| None).unwrap().pepper;
+        let old = load(dir.path(), &none(), &LOCAL, NOW, |_| None)
+            .unwrap()
+            .pepper;
         let path = dir.path().join("pepper.previous");
         std::fs::rename(dir.path().join(PEPPER), &path).unwrap();
         assert!(pepper(dir.path(), |_| None).unwrap().is_none());
@@ -434,12 +513,14 @@ mod tests {
             ("SPARK_PEPPER_PREVIOUS", hex),
         ] {
             let variables = |name: &str| (name == variable).then(|| value.clone());
-            let secrets = load(dir.path(), &LOCAL, NOW, variables).unwrap();
+            let secrets = load(dir.path(), &none(), &LOCAL, NOW, variables).unwrap();
             assert_eq!(secrets.previous_pepper.map(|it| it.id()), Some(old.id()));
             assert_ne!(secrets.pepper.id(), old.id());
         }
         let variables = |name: &str| (name == "SPARK_PEPPER_PREVIOUS").then(|| "short".to_owned());
-        let refused = load(dir.path(), &LOCAL, NOW, variables).err().unwrap();
+        let refused = load(dir.path(), &none(), &LOCAL, NOW, variables)
+            .err()
+            .unwrap();
         assert!(refused.to_string().contains("SPARK_PEPPER_PREVIOUS"));
     }
 }

@@ -370,13 +370,26 @@ fn only_the_first_key_makes_a_pepper_and_a_foreign_one_makes_none() {
         assert_eq!(code, Some(2), "{args:?}");
         assert!(err.contains("SPARK_PEPPER"), "{err}");
     }
+    let listen = [("SPARK_LISTEN", "127.0.0.1:0")];
+    let (code, _, err) = run(&[], &listen, dir.path());
+    assert_eq!(code, Some(2));
+    assert!(err.contains("SPARK_PEPPER"), "{err}");
     let (code, out, err) = keys(&["list"], &[]);
     assert_eq!((code, out.lines().count()), (Some(0), 2), "{err}");
-    for args in [["suspend", id], ["resume", id], ["revoke", id]] {
+    for args in [["suspend", id], ["resume", id]] {
         let (code, _, err) = keys(&args, &[]);
         assert_eq!(code, Some(0), "{err}");
     }
+    for line in out.lines() {
+        let info: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (code, _, err) = keys(&["revoke", info["id"].as_str().unwrap()], &[]);
+        assert_eq!(code, Some(0), "{err}");
+    }
     assert!(!pepper.exists());
+    // Nothing lives of which the pepper is missing, so that there may be a new one.
+    let (code, _, err) = keys(&["issue", "--tenant", "acme"], &[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(pepper.exists());
 }
 
 #[tokio::test]
