@@ -113,7 +113,7 @@ pub enum MasterKeyError {
         /// A generous estimate.
         bits: u32,
     },
-    /// The stored line is not what [`MasterKey::to_stored`](crate::MasterKey::to_stored) writes.
+    /// The stored line is not what [`MasterVerifier::to_stored`](crate::MasterVerifier::to_stored) writes.
     #[error("this is not the stored form of a master key; delete it and generate a new master key")]
     Stored,
 }

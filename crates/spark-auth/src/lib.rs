@@ -37,6 +37,7 @@ mod renewal;
 mod require;
 mod secret_file;
 mod service;
+mod stop;
 mod store;
 mod strength;
 mod throttle;

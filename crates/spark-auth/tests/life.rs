@@ -346,7 +346,7 @@ fn more_renewals_than_are_kept_are_made_later() {
     let auth = Authenticator::builder()
         .pepper(Pepper::generate().unwrap())
         .previous_pepper(house.pepper.clone())
-        .store(house.store.clone())
+        .store(house.store)
         .build()
         .unwrap();
     for renewed in [1_024, 76, 0] {
