@@ -256,7 +256,7 @@ fn refusal(error: &AuthError) -> Problem {
                 Problem::new(status, "auth", "key_store_unavailable")
                     .detail(format!(
                         "{error}. A key that was to be revoked or suspended is refused by this server \
-                         already, but not after a restart: do it once more."
+                         all the same; do it once more, lest a restart comes before the disk is mended."
                     ))
                     .retry_after(DISK_RETRY)
             }
