@@ -64,7 +64,11 @@ impl Challenges {
             CredentialError::Scheme => {
                 (StatusCode::UNAUTHORIZED, "unsupported_scheme", &self.plain)
             }
-            CredentialError::Repeated | CredentialError::Both | CredentialError::Malformed => (
+            // What is too long never comes here: it is answered like any other bad credential.
+            CredentialError::Repeated
+            | CredentialError::Both
+            | CredentialError::Malformed
+            | CredentialError::TooLong => (
                 StatusCode::BAD_REQUEST,
                 "invalid_request",
                 &self.invalid_request,

@@ -9,32 +9,39 @@ use crate::error::Rejected;
 
 /// Where audit events go. The default, [`TracingAudit`], writes them to `tracing`.
 ///
-/// It is called on the thread of the request, so it must neither block nor fail: a sink that
-/// writes elsewhere puts the event into a queue of its own, bounded, and counts what it drops.
+/// It is called on the thread of the request, so it must neither block nor fail. One that may, since
+/// it writes to a file or to another machine, goes behind an [`AuditQueue`](crate::AuditQueue).
 ///
 /// # Example
 /// ```
-/// use std::sync::mpsc::{SyncSender, sync_channel};
-/// use spark_auth::{AuditEvent, AuditSink, Authenticator, MemoryStore, NewKey, Pepper};
-/// # use spark_core::Name;
+/// use std::fs::File;
+/// use std::io::Write;
+/// use std::sync::Mutex;
+/// use spark_auth::{AuditEvent, AuditQueue, AuditSink, Authenticator, MemoryStore, NewKey, Pepper};
+/// # use {spark_core::Name, std::time::Duration};
 ///
 /// #[derive(Debug)]
-/// struct Queue(SyncSender<String>);
+/// struct Lines(Mutex<File>);
 ///
-/// impl AuditSink for Queue {
+/// impl AuditSink for Lines {
 ///     fn event(&self, event: &AuditEvent) {
-///         let _ = self.0.try_send(event.name().to_owned()); // full: drop, and count it
+///         if let Ok(mut file) = self.0.lock() {
+///             let _ = writeln!(file, "{}", event.name());
+///         }
 ///     }
 /// }
 ///
-/// let (sender, events) = sync_channel(1_000);
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("audit");
+/// let audit = AuditQueue::new(Lines(Mutex::new(File::create(&path)?)), 1_024)?;
 /// let auth = Authenticator::builder()
 ///     .pepper(Pepper::generate()?)
 ///     .store(MemoryStore::new())
-///     .audit(Queue(sender))
+///     .audit(audit.clone())
 ///     .build()?;
 /// auth.issue(NewKey::new(Name::new("acme")?))?;
-/// assert_eq!(events.recv()?, "issued");
+/// assert!(audit.flush(Duration::from_secs(1)));
+/// assert_eq!(std::fs::read_to_string(&path)?, "issued\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait AuditSink: fmt::Debug + Send + Sync {
@@ -133,9 +140,10 @@ impl AuditEvent {
 
 /// Writes events to `tracing`, target `spark_auth::audit`.
 ///
-/// All are `INFO` but for two kinds: what is not in the form of a key at all is `DEBUG`, since a flood of
-/// nonsense is for the counters; and a revocation or suspension that the store did not keep is
-/// `ERROR`. Denials of known and of unknown ids are written alike, so that the time it takes tells nobody which it was.
+/// All are `INFO` but for two kinds: what is not in the form of a key, and was compared with no master
+/// secret of free text either, is `DEBUG`, since a flood of nonsense is for the counters; and a
+/// revocation or suspension that the store did not keep is `ERROR`. Denials of known and of unknown
+/// ids are written alike, so that the time it takes tells nobody which it was.
 ///
 /// # Example
 /// ```

@@ -152,7 +152,7 @@ impl AuthenticatorBuilder {
     }
 
     /// The master key before it, which still works, until its
-    /// [deadline](MasterVerifier::ends_at) if it has one. Its uses are audited as such.
+    /// [deadline](MasterVerifier::expires_at) if it has one. Its uses are audited as such.
     ///
     /// # Example
     /// ```

@@ -2,8 +2,13 @@
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
+use crate::key::MAX_CREDENTIAL_LEN;
+
 /// The header for clients that cannot set `Authorization`.
 pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The longest header value that is looked at: a credential, its scheme, and some blanks.
+const MAX_VALUE_LEN: usize = MAX_CREDENTIAL_LEN + 64;
 
 /// Why the credential headers of a request cannot be used.
 ///
@@ -28,6 +33,9 @@ pub enum CredentialError {
     /// There is no key where one belongs, or it holds a blank, a comma or no visible ASCII.
     #[error("the credential header is malformed: send `Bearer KEY`, or the key alone in X-API-Key")]
     Malformed,
+    /// It is longer than any credential, and was not read.
+    #[error("a credential has at most {MAX_CREDENTIAL_LEN} bytes")]
+    TooLong,
     /// `Authorization` speaks of another scheme.
     #[error("this authorization scheme is not supported: send `Authorization: Bearer KEY`")]
     Scheme,
@@ -37,6 +45,8 @@ pub enum CredentialError {
 /// any case) or the value of `X-API-Key: KEY`. None when neither header is there.
 ///
 /// Whatever could be read in two ways is an error: two servers on the way must not see two callers.
+/// At most [`MAX_CREDENTIAL_LEN`] bytes are a credential, and of a longer header only the scheme is
+/// read.
 ///
 /// # Errors
 /// [`CredentialError`] when there is more than one, or it is not in that form.
@@ -82,11 +92,15 @@ fn only<'a>(
 }
 
 fn bearer(value: &[u8]) -> Result<&[u8], CredentialError> {
-    let value = value.trim_ascii();
-    let end = (value.iter().position(|&byte| byte == b' ' || byte == b'\t')).unwrap_or(value.len());
-    let (scheme, rest) = value.split_at(end);
+    let (read, unread) = value.split_at(value.len().min(MAX_VALUE_LEN));
+    let head = read.trim_ascii_start();
+    let end = (head.iter().position(|&byte| byte == b' ' || byte == b'\t')).unwrap_or(head.len());
+    let (scheme, rest) = head.split_at(end);
     if scheme.eq_ignore_ascii_case(b"bearer") {
-        Ok(rest)
+        match unread {
+            [] => Ok(rest),
+            _ => Err(CredentialError::TooLong),
+        }
     } else if scheme.is_empty() {
         Err(CredentialError::Malformed)
     } else {
@@ -96,7 +110,13 @@ fn bearer(value: &[u8]) -> Result<&[u8], CredentialError> {
 
 /// A comma would be where some proxy joined two headers into one.
 fn token(value: &[u8]) -> Result<&str, CredentialError> {
+    if value.len() > MAX_VALUE_LEN {
+        return Err(CredentialError::TooLong);
+    }
     let value = value.trim_ascii();
+    if value.len() > MAX_CREDENTIAL_LEN {
+        return Err(CredentialError::TooLong);
+    }
     let is_clean = |byte: &u8| byte.is_ascii_graphic() && *byte != b',';
     match std::str::from_utf8(value) {
         Ok(text) if !text.is_empty() && value.iter().all(is_clean) => Ok(text),
@@ -121,9 +141,15 @@ mod tests {
 
     #[test]
     fn each_form_is_read_or_refused() {
-        use CredentialError::{Both, Malformed, Repeated, Scheme};
+        use CredentialError::{Both, Malformed, Repeated, Scheme, TooLong};
         type Lines<'a> = &'a [(&'static str, &'a [u8])];
         let long = [b'a'; 64 * 1024];
+        let longest = "k".repeat(MAX_CREDENTIAL_LEN);
+        let bearer = |token: &[u8]| [b"Bearer ", token].concat();
+        let (long_bearer, longest_bearer) = (bearer(&long), bearer(longest.as_bytes()));
+        let one_more = bearer(format!("{longest}k").as_bytes());
+        let blanks = [b"Bearer".as_slice(), &[b' '; 64 * 1024], b"k"].concat();
+        let negotiate = [b"Negotiate ".as_slice(), &long].concat();
         let table: &[(Lines<'_>, Result<Option<&str>, CredentialError>)] = &[
             (&[], Ok(None)),
             (&[("authorization", b"Bearer k")], Ok(Some("k"))),
@@ -159,10 +185,15 @@ mod tests {
                 &[("authorization", b"Basic dTpw"), ("x-api-key", b"k")],
                 Err(Both),
             ),
-            (
-                &[("x-api-key", &long)],
-                Ok(Some(std::str::from_utf8(&long).unwrap())),
-            ),
+            (&[("authorization", &longest_bearer)], Ok(Some(&longest))),
+            (&[("x-api-key", longest.as_bytes())], Ok(Some(&longest))),
+            (&[("authorization", &one_more)], Err(TooLong)),
+            (&[("authorization", &long_bearer)], Err(TooLong)),
+            (&[("authorization", &blanks)], Err(TooLong)),
+            (&[("x-api-key", &long)], Err(TooLong)),
+            // A ticket of another scheme may be long.
+            (&[("authorization", &negotiate)], Err(Scheme)),
+            (&[("authorization", &long)], Err(Scheme)),
         ];
         for (lines, expected) in table {
             assert_eq!(&credential(&headers(lines)), expected);

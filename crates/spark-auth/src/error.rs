@@ -312,7 +312,7 @@ pub enum Rejected {
     /// Not in the form of a key, or its checksum is wrong.
     #[error("the credential is not in the form of a key")]
     Malformed,
-    /// In the form of a master key, and not the one.
+    /// In the form of a master key, or compared with a master secret of free text, and not the one.
     #[error("the master credential is wrong")]
     WrongMaster,
     /// No key has this id.

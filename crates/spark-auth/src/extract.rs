@@ -6,13 +6,16 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::Response;
 use http::request::Parts;
-use spark_core::{Context, Principal, Problem, Shape, User};
+use spark_core::{Context, Miswired, Principal, Problem, Shape, User};
 
 use crate::answer::Challenges;
 use crate::layer::DEFAULT_REALM;
 
 /// Whoever calls, the anonymous included. 401 where no [`AuthLayer`](crate::AuthLayer) stands
-/// outside.
+/// outside, which is counted as mis-wired.
+///
+/// Extractors call the realm `spark`, whatever the layer calls it: where that matters, let a
+/// [`RequireLayer`](crate::RequireLayer) with a realm of its own refuse first.
 ///
 /// # Example
 /// ```
@@ -88,8 +91,14 @@ impl<S: Send + Sync> FromRequestParts<S> for MasterCaller {
     }
 }
 
+static NO_PRINCIPAL: Miswired = Miswired::new("auth_extractor");
+
 fn principal(parts: &Parts) -> Option<&Principal> {
-    Context::of(&parts.extensions).and_then(Context::principal)
+    let principal = Context::of(&parts.extensions).and_then(Context::principal);
+    if principal.is_none() {
+        NO_PRINCIPAL.report("no principal: put the auth layer outside of this handler");
+    }
+    principal
 }
 
 fn challenges() -> Challenges {

@@ -13,9 +13,25 @@ use crate::words::{Brand, Environment, Kind, MAX_BRAND_LEN, is_brand};
 /// The longest credential that is looked at, in bytes; anything longer is turned away unread.
 pub const MAX_CREDENTIAL_LEN: usize = 256;
 
-/// A regular expression that finds keys in text, for secret scanners. Confirm what it finds with
-/// [`UserKey::parse`], which checks the checksum offline.
-pub const KEY_PATTERN: &str = r"\b[a-z0-9]{2,16}_(?:mk|sk)_(?:live|test)_[0-9A-Za-z]{50}\b";
+/// A regular expression that finds keys in text, for secret scanners: the key is its first group.
+/// Confirm what it finds with [`UserKey::parse`] or [`MasterKey::parse`], which check the checksum
+/// offline.
+///
+/// A small letter or a digit right before a key is taken for a part of its brand, which nothing tells
+/// apart: whoever scans for one brand writes it in the place of the first `[a-z0-9]{2,16}`.
+///
+/// # Example
+/// ```
+/// use spark_auth::{Brand, Environment, KEY_PATTERN, UserKey};
+/// let pattern = regex::Regex::new(KEY_PATTERN)?;
+/// let key = UserKey::generate(&Brand::default(), Environment::Live)?;
+/// let line = format!("export API_KEY_{}; deploy", key.expose());
+/// let found = pattern.captures(&line).and_then(|found| found.get(1)).unwrap();
+/// assert_eq!(UserKey::parse(found.as_str())?.id(), key.id());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub const KEY_PATTERN: &str =
+    r"([a-z0-9]{2,16}_(?:mk|sk)_(?:live|test)_[0-9A-Za-z]{50})(?:[^0-9A-Za-z]|$)";
 
 pub(crate) const ID_LEN: usize = 12;
 pub(crate) const SECRET_LEN: usize = 32;
@@ -360,6 +376,67 @@ mod tests {
         assert!(shown.contains(key.id()));
         let secret = &key.expose()[key.expose().len() - SECRET_LEN - 6..];
         assert!(!shown.contains(&secret[..8]));
+    }
+
+    #[test]
+    fn the_pattern_finds_keys_wherever_they_stand() {
+        let pattern = regex::Regex::new(KEY_PATTERN).unwrap();
+        let found = |text: &str| -> Vec<String> {
+            let found = pattern.captures_iter(text);
+            found.map(|found| found[1].to_owned()).collect()
+        };
+        for brand in ["ab", "spark", "0123456789abcdef"] {
+            for env in [Environment::Live, Environment::Test] {
+                let user = key(brand, env);
+                let master = MasterKey::generate(&Brand::new(brand).unwrap(), env).unwrap();
+                for key in [user.expose(), master.expose()] {
+                    for (before, after) in [
+                        ("", ""),
+                        ("the key is ", ", keep it"),
+                        ("the key is ", "."),
+                        ("{\"key\":\"", "\"}"),
+                        ("SPARK_KEY=", "\n"),
+                        ("API_KEY_", ""),
+                        ("_", "_"),
+                        ("**", "**"),
+                        ("https://host/?key=", "&x=1"),
+                        ("Authorization: Bearer ", "\r\n"),
+                        ("key:", "\u{e9}"),
+                        ("\u{e9}", " "),
+                        ("KEY", "-old"),
+                    ] {
+                        let text = format!("{before}{key}{after}");
+                        assert_eq!(found(&text), [key], "{text}");
+                    }
+                    let two = format!("{key} {key}\n{key}");
+                    assert_eq!(found(&two), [key; 3]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_pattern_passes_over_what_only_looks_like_a_key() {
+        let pattern = regex::Regex::new(KEY_PATTERN).unwrap();
+        let body = "A1b2C3d4E5".repeat(5);
+        for text in [
+            format!("sk_live_{body}"),
+            format!("a_sk_live_{body}"),
+            format!("spark_pk_live_{body}"),
+            format!("spark_sk_prod_{body}"),
+            format!("SPARK_SK_LIVE_{body}"),
+            format!("Spark-sk-live-{body}"),
+            format!("spark_sk_live_{}", &body[1..]),
+            format!("spark_sk_live_{body}x"),
+            format!("stripe_sk_live_{body}{body}"),
+            format!("spark_sk_live_{}-{}", &body[..25], &body[25..]),
+        ] {
+            assert!(!pattern.is_match(&text), "{text}");
+        }
+        // What the pattern cannot tell, the checksum does.
+        let made_up = format!("spark_sk_live_{body}");
+        assert!(pattern.is_match(&made_up));
+        assert_eq!(UserKey::parse(&made_up).unwrap_err(), KeyError::Checksum);
     }
 
     proptest! {

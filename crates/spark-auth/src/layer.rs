@@ -18,7 +18,8 @@ pub(crate) const DEFAULT_REALM: &str = "spark";
 ///
 /// A credential that is present is either good or answered with 401: it never turns into
 /// "anonymous", in no mode. The credential headers are taken out of the request, so that nothing
-/// further in, and no provider, ever sees them.
+/// further in, and no provider, ever sees them; and so are the `x-spark-*` headers, in which a client
+/// might name itself.
 ///
 /// Every route is behind it unless it is [exempt](Self::exempt). What a route asks of its caller
 /// is said by [`RequireLayer`](crate::RequireLayer).
@@ -137,7 +138,7 @@ impl AuthLayer {
     }
 
     /// Asks `throttle` about every credential, and answers 429 with `Retry-After` where it refuses and
-    /// the credential is no user key that works.
+    /// the credential is no generated key that works.
     ///
     /// # Example
     /// ```

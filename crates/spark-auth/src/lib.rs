@@ -5,6 +5,7 @@
 
 mod answer;
 mod audit;
+mod audit_queue;
 mod authenticator;
 mod base62;
 mod change;
@@ -44,6 +45,7 @@ mod verify;
 mod words;
 
 pub use audit::{AuditEvent, AuditSink, TracingAudit};
+pub use audit_queue::AuditQueue;
 pub use authenticator::Authenticator;
 pub use change::MAX_OVERLAP;
 pub use codec::DecodeError;

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use spark_core::{ClientIp, Principal};
 use subtle::{Choice, ConstantTimeEq};
 
+use crate::authenticator::Authenticator;
 use crate::error::MasterKeyError;
 use crate::key::{self, MasterKey};
 use crate::mac::Mac;
 use crate::pepper::{Pepper, PepperId};
-use crate::strength::check_free_text;
+use crate::strength::{check_free_text, check_key};
 use crate::words::Kind;
 
 /// The master credential as this crate keeps it: a MAC under the pepper, never the text.
@@ -40,11 +42,12 @@ pub struct MasterVerifier {
     /// Whether the text is in the form of a key. Free text costs a MAC for every malformed
     /// credential, so that only those who choose free text pay for it.
     free_text: bool,
-    ends_at: Option<Duration>,
+    expires_at: Option<Duration>,
 }
 
 impl MasterVerifier {
-    /// From a generated key.
+    /// From a generated key. What somebody typed goes through [`from_secret`](Self::from_secret), which
+    /// also looks at whether it is random.
     ///
     /// # Example
     /// ```
@@ -74,7 +77,10 @@ impl MasterVerifier {
     /// ```
     pub fn from_secret(pepper: &Pepper, text: &str) -> Result<Self, MasterKeyError> {
         match key::split(text) {
-            Ok(parts) if parts.kind == Kind::Master => Ok(Self::keyed(pepper, text, false)),
+            Ok(parts) if parts.kind == Kind::Master => {
+                check_key(text)?;
+                Ok(Self::keyed(pepper, text, false))
+            }
             Ok(_) => Err(MasterKeyError::UserKey),
             Err(fault) => {
                 check_free_text(text, fault)?;
@@ -101,7 +107,7 @@ impl MasterVerifier {
             mac: Mac::parse_hex(mac).ok_or(MasterKeyError::Stored)?,
             pepper: PepperId::parse(pepper).ok_or(MasterKeyError::Stored)?,
             free_text: form == "text",
-            ends_at: None,
+            expires_at: None,
         })
     }
 
@@ -121,20 +127,19 @@ impl MasterVerifier {
         format!("spark-master {form} {} {}", self.pepper, self.mac.to_hex())
     }
 
-    /// Gives it a deadline, as time since 1970: from that instant on it is wrong. Meant for the
-    /// previous slot.
+    /// From when on it is wrong, as time since 1970. Meant for the previous slot.
     ///
     /// # Example
     /// ```
     /// # use {spark_auth::{MasterVerifier, Pepper}, std::time::Duration};
     /// # let pepper = Pepper::generate()?;
     /// let old = MasterVerifier::from_secret(&pepper, "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p")?
-    ///     .ends_at(Duration::from_secs(2_000_000_000));
+    ///     .expires_at(Duration::from_secs(2_000_000_000));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn ends_at(mut self, time: impl Into<Option<Duration>>) -> Self {
-        self.ends_at = time.into();
+    pub fn expires_at(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.expires_at = time.into();
         self
     }
 
@@ -149,7 +154,7 @@ impl MasterVerifier {
 
     /// Whether this is the MAC, in constant time. The deadline is no secret.
     pub(crate) fn accepts(&self, mac: &Mac, now: Duration) -> Choice {
-        let in_time = self.ends_at.is_none_or(|end| now < end);
+        let in_time = self.expires_at.is_none_or(|end| now < end);
         self.mac.ct_eq(mac) & Choice::from(u8::from(in_time))
     }
 
@@ -158,8 +163,35 @@ impl MasterVerifier {
             mac: pepper.master_mac(text),
             pepper: pepper.id(),
             free_text,
-            ends_at: None,
+            expires_at: None,
         }
+    }
+}
+
+impl Authenticator {
+    /// The master, for a generated key that works; its use is audited, a failure is not. For callers of
+    /// an address that is throttled: nobody guesses such a key, and a secret of free text is left out.
+    pub(crate) fn working_master_key(
+        &self,
+        credential: &str,
+        client_ip: Option<ClientIp>,
+    ) -> Option<Principal> {
+        let parts = self.parts();
+        if key::split(credential).ok()?.kind != Kind::Master {
+            return None;
+        }
+        let now = self.now();
+        let masters = [&parts.master, &parts.previous_master]
+            .into_iter()
+            .flatten();
+        let works = masters.filter(|master| !master.free_text).any(|master| {
+            self.pepper(master.pepper)
+                .is_some_and(|pepper| master.accepts(&pepper.master_mac(credential), now).into())
+        });
+        // Once more in the usual way, which writes the audit.
+        works
+            .then(|| self.verify_from(credential, client_ip).ok())
+            .flatten()
     }
 }
 
@@ -167,7 +199,7 @@ impl fmt::Debug for MasterVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MasterVerifier")
             .field("pepper", &self.pepper)
-            .field("ends_at", &self.ends_at)
+            .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }
 }
@@ -202,6 +234,30 @@ mod tests {
                 "my-super-Secret-8f2KzR41vQ9xLm3Tw7",
                 MasterKeyError::Placeholder { word: "secret" },
             ),
+            (
+                "your-master-key-goes-here-0123456789",
+                MasterKeyError::Placeholder { word: "your-" },
+            ),
+            (
+                "<INSERT_A_LONG_RANDOM_STRING_HERE_42>",
+                MasterKeyError::Placeholder { word: "insert" },
+            ),
+            (
+                "QWERTYuiopASDFGHjklZXCVBNm-8f2K-zR41",
+                MasterKeyError::Placeholder { word: "qwerty" },
+            ),
+            (
+                "8f2KzR41vQ9xLm3Tw7YbHd6S-LetMeIn-now",
+                MasterKeyError::Placeholder { word: "letmein" },
+            ),
+            (
+                "8f2KzR41vQ9xLm3Tw7YbHd6S-12345678-9x",
+                MasterKeyError::Placeholder { word: "12345678" },
+            ),
+            (
+                "8f2KzR41-mnbvcxz-vQ9xLm3Tw7YbHd6S-9x",
+                MasterKeyError::Placeholder { word: "mnbvcx" },
+            ),
         ] {
             assert_eq!(judge(text).unwrap_err(), expected, "{text}");
         }
@@ -215,7 +271,13 @@ mod tests {
             "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbcccccccccccc",
         ] {
             assert!(
-                matches!(judge(text), Err(MasterKeyError::Weak { .. })),
+                matches!(
+                    judge(text),
+                    Err(MasterKeyError::Weak { .. }
+                        | MasterKeyError::Placeholder {
+                            word: "12345678" | "87654321"
+                        })
+                ),
                 "{text}"
             );
         }
@@ -223,6 +285,27 @@ mod tests {
             judge(&"x1".repeat(200)),
             Err(MasterKeyError::Long { len: 400 })
         ));
+    }
+
+    #[test]
+    fn a_key_that_somebody_made_up_is_refused_though_its_checksum_holds() {
+        for body in [
+            "0".repeat(44),
+            "Ab".repeat(22),
+            format!("8f2KzR41vQ9x{}", "7".repeat(32)),
+            format!("8f2KzR41vQ9x{}", "8f2KzR41vQ9x8f2KzR41vQ9x8f2KzR41"),
+            format!("8f2KzR41vQ9x{}", "0123456789abcdefghijklmnopqrstuv"),
+        ] {
+            let text = format!("spark_mk_live_{body}");
+            let checksum = crate::base62::checksum(text.as_bytes()).map(char::from);
+            let text: String = text.chars().chain(checksum).collect();
+            let found = judge(&text);
+            assert!(matches!(found, Err(MasterKeyError::Weak { .. })), "{text}");
+        }
+        for _ in 0..500 {
+            let key = MasterKey::generate(&Brand::default(), Environment::Live).unwrap();
+            assert!(judge(key.expose()).is_ok());
+        }
     }
 
     #[test]
@@ -281,7 +364,7 @@ mod tests {
         let end = Duration::from_secs(10);
         let master = MasterVerifier::from_secret(&pepper, text)
             .unwrap()
-            .ends_at(end);
+            .expires_at(end);
         let mac = pepper.master_mac(text);
         assert!(bool::from(
             master.accepts(&mac, end - Duration::from_nanos(1))

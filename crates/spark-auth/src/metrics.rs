@@ -3,7 +3,8 @@
 
 /// Requests by what was decided about their credential. Labels: `kind`, `outcome`.
 pub const DECISIONS_TOTAL: &str = "spark_auth_decisions_total";
-/// Requests that a route refused to a caller who was known. Labels: `route`, `caller`.
+/// Requests that a route refused, by what it asks for and who called: the anonymous, a user, the
+/// master, or someone whom no auth layer has looked at. Labels: `route`, `caller`.
 pub const FORBIDDEN_TOTAL: &str = "spark_auth_forbidden_total";
 /// Changes of keys. Label: `change`.
 pub const KEY_CHANGES_TOTAL: &str = "spark_auth_key_changes_total";
@@ -11,6 +12,8 @@ pub const KEY_CHANGES_TOTAL: &str = "spark_auth_key_changes_total";
 pub const KEYS: &str = "spark_auth_keys";
 /// Changes that the key store failed to keep.
 pub const STORE_FAILURES_TOTAL: &str = "spark_auth_store_failures_total";
+/// Audit events that an [`AuditQueue`](crate::AuditQueue) lost.
+pub const AUDIT_DROPPED_TOTAL: &str = "spark_auth_audit_dropped_total";
 
 /// Describes every metric to the installed recorder. Call it once, at the start.
 ///
@@ -37,6 +40,10 @@ pub fn describe() {
         ::metrics::describe_counter!(
             STORE_FAILURES_TOTAL,
             "Changes of keys that the store failed to keep"
+        );
+        ::metrics::describe_counter!(
+            AUDIT_DROPPED_TOTAL,
+            "Audit events lost because the queue was full or its sink panicked"
         );
     }
 }
@@ -135,11 +142,59 @@ impl std::fmt::Debug for Counters {
     }
 }
 
-pub(crate) fn forbidden(route: &'static str, caller: &'static str) {
+/// Who called where a route refused. The order is that of the labels below.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Caller {
+    Anonymous,
+    User,
+    Master,
+    Unknown,
+}
+
+#[cfg(feature = "metrics")]
+const CALLERS: [&str; 4] = ["anonymous", "user", "master", "unknown"];
+
+/// The counters of a route's rule, resolved at its first refusal.
+#[derive(Clone, Default)]
+pub(crate) struct Forbidden {
     #[cfg(feature = "metrics")]
-    ::metrics::counter!(FORBIDDEN_TOTAL, "route" => route, "caller" => caller).increment(1);
-    #[cfg(not(feature = "metrics"))]
-    let _ = (route, caller);
+    counters: std::sync::OnceLock<[::metrics::Counter; CALLERS.len()]>,
+}
+
+impl Forbidden {
+    pub(crate) fn count(&self, route: &'static str, caller: Caller) {
+        #[cfg(feature = "metrics")]
+        self.counters.get_or_init(|| {
+            CALLERS.map(
+                |caller| ::metrics::counter!(FORBIDDEN_TOTAL, "route" => route, "caller" => caller),
+            )
+        })[caller as usize]
+            .increment(1);
+        #[cfg(not(feature = "metrics"))]
+        let _ = (route, caller);
+    }
+}
+
+impl std::fmt::Debug for Forbidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Forbidden")
+    }
+}
+
+/// The counter of a queue's losses, resolved at the first one.
+#[derive(Default)]
+pub(crate) struct Dropped {
+    #[cfg(feature = "metrics")]
+    counter: std::sync::OnceLock<::metrics::Counter>,
+}
+
+impl Dropped {
+    pub(crate) fn count(&self) {
+        #[cfg(feature = "metrics")]
+        self.counter
+            .get_or_init(|| ::metrics::counter!(AUDIT_DROPPED_TOTAL))
+            .increment(1);
+    }
 }
 
 pub(crate) fn key_changed(change: &'static str, keys: usize) {

@@ -11,7 +11,7 @@ use tower_service::Service;
 use crate::answer::Challenges;
 use crate::future::AuthFuture;
 use crate::layer::DEFAULT_REALM;
-use crate::metrics;
+use crate::metrics::{Caller, Forbidden};
 
 /// Lets only some of those in whom [`AuthLayer`](crate::AuthLayer) has found out.
 ///
@@ -20,7 +20,8 @@ use crate::metrics;
 /// | [`user()`](Self::user) | 401 | passes | 403 |
 /// | [`user().or_anonymous()`](Self::or_anonymous) | passes | passes | 403 |
 /// | [`user().or_master()`](Self::or_master) | 401 | passes | passes |
-/// | [`scope(s)`](Self::scope) | 401 | passes with the scope, else 403 | passes |
+/// | [`scope(s)`](Self::scope) | 401 | passes with the scope, else 403 | 403 |
+/// | [`scope(s).or_master()`](Self::or_master) | 401 | passes with the scope, else 403 | passes |
 /// | [`master()`](Self::master) | 401 | 403 | passes |
 ///
 /// The master key stays off data routes unless a route says [`or_master`](Self::or_master): a key
@@ -32,7 +33,7 @@ use crate::metrics;
 /// use spark_core::Name;
 /// let data = RequireLayer::user().or_anonymous();
 /// let keys = RequireLayer::master();
-/// let metrics = RequireLayer::scope(Name::new("metrics:read")?);
+/// let metrics = RequireLayer::scope(Name::new("metrics:read")?).or_master();
 /// # Ok::<(), spark_core::NameError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -48,6 +49,7 @@ struct Rule {
     realm: Box<str>,
     challenges: Challenges,
     miswired: Arc<Miswired>,
+    forbidden: Forbidden,
 }
 
 #[derive(Clone, Debug)]
@@ -78,7 +80,7 @@ impl RequireLayer {
         Self::new(Users::None, true)
     }
 
-    /// A user key with this scope, or the master key.
+    /// A user key with this scope.
     ///
     /// # Example
     /// ```
@@ -86,7 +88,7 @@ impl RequireLayer {
     /// # Ok::<(), spark_core::NameError>(())
     /// ```
     pub fn scope(scope: Name) -> Self {
-        Self::new(Users::WithScope(scope), true)
+        Self::new(Users::WithScope(scope), false)
     }
 
     /// Also those whom the optional mode, or an exempt path, let pass without a credential.
@@ -135,6 +137,7 @@ impl RequireLayer {
                 master,
                 realm: DEFAULT_REALM.into(),
                 miswired: Arc::new(Miswired::new("auth_require")),
+                forbidden: Forbidden::default(),
             }),
         }
     }
@@ -166,10 +169,10 @@ impl Rule {
     fn judge(&self, principal: Option<&Principal>) -> Result<(), Problem> {
         match principal {
             Some(Principal::Anonymous) if self.anonymous => Ok(()),
-            Some(Principal::Anonymous) => self.refuse("anonymous", self.challenges.missing()),
+            Some(Principal::Anonymous) => self.refuse(Caller::Anonymous, self.challenges.missing()),
             Some(Principal::Master) if self.master => Ok(()),
             Some(Principal::Master) => self.refuse(
-                "master",
+                Caller::Master,
                 (self.challenges)
                     .forbidden("The master key does not open this route: use a user key."),
             ),
@@ -177,12 +180,12 @@ impl Rule {
                 Users::All => Ok(()),
                 Users::WithScope(scope) if user.scopes.contains(scope.as_str()) => Ok(()),
                 Users::WithScope(_) => self.refuse(
-                    "user",
+                    Caller::User,
                     self.challenges
                         .forbidden("This key lacks the scope that this route needs."),
                 ),
                 Users::None => self.refuse(
-                    "user",
+                    Caller::User,
                     self.challenges
                         .forbidden("This route needs the master key."),
                 ),
@@ -191,13 +194,13 @@ impl Rule {
             None | Some(_) => {
                 self.miswired
                     .report("no principal: put the auth layer outside of this layer");
-                self.refuse("unknown", self.challenges.missing())
+                self.refuse(Caller::Unknown, self.challenges.missing())
             }
         }
     }
 
-    fn refuse(&self, caller: &'static str, problem: Problem) -> Result<(), Problem> {
-        metrics::forbidden(self.users.as_str(), caller);
+    fn refuse(&self, caller: Caller, problem: Problem) -> Result<(), Problem> {
+        self.forbidden.count(self.users.as_str(), caller);
         Err(problem)
     }
 }

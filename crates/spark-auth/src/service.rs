@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use http::{Request, Response};
-use spark_core::{Context, Principal, Problem, ResponseBody, Shape};
+use spark_core::{
+    ClientIp, Context, Principal, Problem, ResponseBody, Shape, remove_spark_headers,
+};
 use tower_service::Service;
 
 use crate::answer;
+use crate::audit::AuditEvent;
 use crate::credential::{self, CredentialError};
+use crate::error::Rejected;
 use crate::future::AuthFuture;
 use crate::layer::Shared;
 use crate::metrics::Decision;
@@ -66,6 +70,8 @@ impl Shared {
         }
         let principal = self.identify(request)?;
         credential::put_away(request.headers_mut(), self.keep_credentials);
+        // Here too, since nobody has to use a ContextLayer.
+        remove_spark_headers(request.headers_mut());
         Context::get_or_insert(request.extensions_mut(), self.authenticator.clock())
             .set_principal(principal);
         Ok(())
@@ -77,6 +83,7 @@ impl Shared {
         let token = match credential::credential(request.headers()) {
             Ok(Some(token)) => token,
             Ok(None) => return self.identify_silent(request, context),
+            Err(CredentialError::TooLong) => return Err(self.too_long(client_ip)),
             Err(error) => {
                 self.count(match error {
                     CredentialError::Scheme => Decision::UnsupportedScheme,
@@ -96,6 +103,10 @@ impl Shared {
                     self.count(Decision::User);
                     return Ok(user);
                 }
+                if let Some(master) = self.authenticator.working_master_key(token, client_ip) {
+                    self.count(Decision::Master);
+                    return Ok(master);
+                }
                 self.count(Decision::Throttled);
                 return Err(answer::throttled(after));
             }
@@ -108,14 +119,35 @@ impl Shared {
                 });
                 Ok(principal)
             }
-            Err(reason) => {
-                self.count(reason.into());
-                if let Some(throttle) = &self.throttle {
-                    throttle.record(client_ip);
-                }
-                Err(self.challenges.invalid())
-            }
+            Err(reason) => Err(self.refuse(reason, client_ip)),
         }
+    }
+
+    /// A credential that is longer than any: turned away unread, and counted like any other.
+    #[cold]
+    fn too_long(&self, client_ip: Option<ClientIp>) -> Problem {
+        if let Some(throttle) = &self.throttle
+            && let Err(after) = throttle.permit(client_ip)
+        {
+            self.count(Decision::Throttled);
+            return answer::throttled(after);
+        }
+        let reason = Rejected::Malformed;
+        self.authenticator.audit(&AuditEvent::Denied {
+            reason,
+            key_id: None,
+            client_ip,
+        });
+        self.refuse(reason, client_ip)
+    }
+
+    #[cold]
+    fn refuse(&self, reason: Rejected, client_ip: Option<ClientIp>) -> Problem {
+        self.count(reason.into());
+        if let Some(throttle) = &self.throttle {
+            throttle.record(client_ip);
+        }
+        self.challenges.invalid()
     }
 
     /// Who calls without a credential: whoever an auth layer further out has found, or nobody.

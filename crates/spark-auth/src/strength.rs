@@ -1,28 +1,59 @@
 //! Whether a secret that an operator chose can be used.
 
+use zeroize::Zeroizing;
+
+use crate::base62::CHECKSUM_LEN;
 use crate::error::{KeyError, MasterKeyError};
-use crate::key::MAX_CREDENTIAL_LEN;
+use crate::key::{ID_LEN, MAX_CREDENTIAL_LEN, SECRET_LEN};
 
 /// The shortest secret that an operator may choose.
 pub const MIN_MASTER_SECRET_LEN: usize = 32;
 
-/// Words of placeholders. None is shorter than six letters, so that a random secret of letters
-/// and digits holds one less than once in 10^8 times.
-const PLACEHOLDERS: [&str; 14] = [
+/// Words of placeholders, and rows of keyboards, in lower case.
+///
+/// A random secret of letters and digits holds a given word of six letters, in any case, at a given
+/// place with a chance of (2/62)^6, about 10^-9: a good dozen of such words, at the 59 places of a
+/// secret of 64, turn away less than one in a million. Longer words hardly add to that.
+const PLACEHOLDERS: [&str; 38] = [
     "changeme",
     "change-me",
     "change_me",
+    "change-this",
+    "change_this",
+    "changethis",
     "replaceme",
     "replace-me",
     "replace_me",
     "placeholder",
+    "your-",
+    "your_",
+    "yourkey",
+    "insert",
     "example",
+    "sample",
     "password",
+    "passw0rd",
+    "passphrase",
+    "letmein",
     "secret",
     "default",
     "masterkey",
     "master-key",
     "master_key",
+    "12345678",
+    "87654321",
+    // Rows of keyboards, to and fro.
+    "qwerty",
+    "qwertz",
+    "azerty",
+    "asdfgh",
+    "zxcvbn",
+    "yxcvbn",
+    "poiuyt",
+    "lkjhgf",
+    "mnbvcx",
+    "1q2w3e",
+    "qazwsx",
 ];
 
 /// Refuses what could be guessed, and what could not travel in a header.
@@ -43,11 +74,22 @@ pub(crate) fn check_free_text(text: &str, fault: KeyError) -> Result<(), MasterK
     if let Some(at) = text.bytes().position(cannot_travel) {
         return Err(MasterKeyError::Character { at });
     }
-    let lower = text.to_ascii_lowercase();
+    let lower = Zeroizing::new(text.to_ascii_lowercase());
     if let Some(word) = PLACEHOLDERS.into_iter().find(|word| lower.contains(word)) {
         return Err(MasterKeyError::Placeholder { word });
     }
     match estimated_bits(text.as_bytes()) {
+        bits @ 0..128 => Err(MasterKeyError::Weak { bits }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses the text of a key that somebody made up: its form and its checksum anybody can make.
+pub(crate) fn check_key(text: &str) -> Result<(), MasterKeyError> {
+    let random = text.len().saturating_sub(CHECKSUM_LEN);
+    let whole = &text.as_bytes()[random.saturating_sub(ID_LEN + SECRET_LEN)..random];
+    let secret = whole.get(ID_LEN..).unwrap_or_default();
+    match estimated_bits(secret).min(estimated_bits(whole)) {
         bits @ 0..128 => Err(MasterKeyError::Weak { bits }),
         _ => Ok(()),
     }
@@ -65,8 +107,8 @@ fn estimated_bits(text: &[u8]) -> u32 {
         .windows(2)
         .filter(|pair| pair[0].abs_diff(pair[1]) <= 1)
         .count();
-    // Random digits take such a step once in six characters. Whoever takes one more often than not
-    // has counted, and then none of these steps is worth anything.
+    // Random decimal digits take such a step in 28 of 100 pairs, and letters less often. Whoever takes
+    // one in six of ten has counted, and then none of these steps is worth anything.
     let has_counted = run_steps > unit.len() * 6 / 10;
     let worth = unit.len() - if has_counted { run_steps } else { 0 };
 
@@ -90,7 +132,7 @@ fn estimated_bits(text: &[u8]) -> u32 {
         .map(|(present, letters)| if present { letters } else { 0 })
         .sum()
     };
-    let mut seen = unit.to_vec();
+    let mut seen = Zeroizing::new(unit.to_vec());
     seen.sort_unstable();
     seen.dedup();
     // Few different characters in a long text: the alphabet that was drawn from was a small one.

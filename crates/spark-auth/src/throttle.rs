@@ -8,15 +8,15 @@ use spark_core::ClientIp;
 /// Says whether an address may try another credential. A rate limiter satisfies it in a few lines.
 ///
 /// It is asked when a credential is there, and told of every credential that was refused. While it
-/// refuses an address, only user keys that work pass from there. It knows addresses alone, and never
-/// keys or tenants:
+/// refuses an address, only generated keys that work pass from there. It knows addresses alone, and
+/// never keys or tenants:
 ///
 /// - Whoever guesses from elsewhere can never lock a key's owner out, since nothing is counted per
 ///   key.
 /// - Whoever shares an address with someone who guesses, behind a proxy or in an office, is not shut
-///   out: a user key has 190 random bits, so that letting a right one pass helps no guesser. A master
-///   key may be a text that somebody chose, so it shares the penalty: be generous, and keep the
-///   penalty short.
+///   out: a generated key, a user's or a master's, has 190 random bits, so that letting a right one
+///   pass helps no guesser. A master secret of free text was chosen by somebody, so it shares the
+///   penalty: be generous, and keep the penalty short, or use a generated master key.
 /// - Success is not told, so that one valid key does not buy new guesses.
 ///
 /// `None` stands for callers without a known address. Give all of them one common allowance, never

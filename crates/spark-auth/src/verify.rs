@@ -64,7 +64,7 @@ impl Authenticator {
             Ok(key) if key.kind == Kind::User => self.verify_user(&key, client_ip),
             Ok(_) => self.verify_master(credential, Rejected::WrongMaster, client_ip),
             Err(_) if self.may_be_master(credential) => {
-                self.verify_master(credential, Rejected::Malformed, client_ip)
+                self.verify_master(credential, Rejected::WrongMaster, client_ip)
             }
             Err(_) => self.deny(Rejected::Malformed, None, client_ip),
         }

@@ -263,7 +263,7 @@ fn both_master_slots_work_and_the_previous_one_ends() {
         .pepper(house.pepper.clone())
         .store(MemoryStore::new())
         .master(MasterVerifier::of(&house.pepper, &current))
-        .previous_master(MasterVerifier::of(&house.pepper, &previous).ends_at(START + SECOND))
+        .previous_master(MasterVerifier::of(&house.pepper, &previous).expires_at(START + SECOND))
         .audit(house.events.clone())
         .build()
         .unwrap();
@@ -289,8 +289,11 @@ fn an_operators_own_secret_works_and_makes_nothing_else_work() {
         .build()
         .unwrap();
     assert_eq!(auth.verify(secret), Ok(Principal::Master));
-    assert_eq!(auth.verify(&secret[1..]), Err(Rejected::Malformed));
-    assert_eq!(auth.verify(&format!("{secret}0")), Err(Rejected::Malformed));
+    assert_eq!(auth.verify(&secret[1..]), Err(Rejected::WrongMaster));
+    assert_eq!(
+        auth.verify(&format!("{secret}0")),
+        Err(Rejected::WrongMaster)
+    );
     assert_eq!(
         auth.verify(master_key().expose()),
         Err(Rejected::WrongMaster)

@@ -197,6 +197,110 @@ async fn all_bad_credentials_get_one_identical_answer_in_every_mode() {
     );
 }
 
+/// The inner service's answer, or the refusal, in this shape.
+async fn send_in(shape: Shape, layer: &AuthLayer, key: &str) -> Seen {
+    let (header, value) = bearer(key);
+    let mut request = request("/", &[(header, &value)]);
+    let context = Context::of(request.extensions()).unwrap().clone();
+    request.extensions_mut().insert(context.with_shape(shape));
+    send(layer.clone(), request).await
+}
+
+#[tokio::test]
+async fn a2_whoever_tries_keys_learns_nothing_from_the_answers_in_any_shape() {
+    let house = house();
+    let (known, revoked, expired) = (house.issue(), house.issue(), house.issue());
+    let suspended = house.issue();
+    house.auth.revoke(revoked.record.id.as_str()).unwrap();
+    let overlap = Duration::from_secs(1);
+    house
+        .auth
+        .rotate(expired.record.id.as_str(), overlap)
+        .unwrap();
+    house.clock.set_unix_time(START + Duration::from_secs(2));
+    house.auth.suspend(suspended.record.id.as_str()).unwrap();
+    let elsewhere = NewKey::new(name("acme")).ip_allow(["198.51.100.0/24".parse().unwrap()]);
+    let outside = house.auth.issue(elsewhere).unwrap();
+    let layer = AuthLayer::required(house.auth.clone());
+    house.events.take();
+
+    let wrong = with_another_secret(&known.key);
+    let stranger = user_key();
+    for (shape, status) in [
+        (Shape::PROBLEM, 401),
+        (Shape::OPENAI, 401),
+        // gRPC tells the status in a header of its own.
+        (Shape::GRPC, 200),
+    ] {
+        let mut answers = Vec::new();
+        for key in [
+            &stranger,
+            &wrong,
+            &revoked.key,
+            &expired.key,
+            &suspended.key,
+            &outside.key,
+        ] {
+            let seen = send_in(shape, &layer, key.expose()).await;
+            assert_eq!(seen.status, status);
+            assert_eq!(seen.refusal.unwrap().code, "invalid_credential");
+            answers.push((seen.headers, seen.body));
+        }
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+        use Rejected::*;
+        let reasons = house.events.take().into_iter().map(|event| match event {
+            AuditEvent::Denied { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        });
+        let expected = [
+            UnknownKey,
+            WrongSecret,
+            Revoked,
+            Expired,
+            Suspended,
+            Address,
+        ];
+        assert_eq!(reasons.collect::<Vec<_>>(), expected);
+        let accepted = send_in(shape, &layer, known.key.expose()).await;
+        assert_eq!(accepted.body, "user acme");
+    }
+}
+
+#[tokio::test]
+async fn a9_a_client_cannot_name_itself_in_a_header() {
+    let house = house();
+    let key = house.issue().key;
+    let names = service_fn(async |request: Request<Body>| {
+        let names = request.headers().keys().map(http::HeaderName::as_str);
+        let names = names.collect::<Vec<_>>().join(" ");
+        Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from(names)))
+    });
+    for layer in [
+        AuthLayer::required(house.auth.clone()),
+        AuthLayer::optional(house.auth.clone()).keep_credentials(),
+    ] {
+        let mut request = Request::get("/")
+            .header("X-Spark-Tenant", "somebody-else")
+            .header("x-spark-tenant", "again")
+            .header("x-spark-scopes", "*")
+            .header("x-sparkle", "kept")
+            .header("accept", "*/*");
+        request = request.header("x-api-key", key.expose());
+        let response = layer
+            .layer(names)
+            .oneshot(request.body(Body::new()).unwrap())
+            .await
+            .unwrap();
+        let names = response.into_body().collect().await.unwrap().to_bytes();
+        let names = std::str::from_utf8(&names).unwrap();
+        assert!(!names.contains("x-spark-"), "{names}");
+        assert!(
+            names.contains("x-sparkle") && names.contains("accept"),
+            "{names}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_missing_credential_is_401_where_it_is_required_and_anonymous_where_not() {
     let house = house();
@@ -270,14 +374,23 @@ async fn guessing_is_throttled_per_address_and_only_where_a_credential_is_sent()
         assert_eq!(seen.status, StatusCode::UNAUTHORIZED);
     }
     house.events.take();
-    // The address waits, the master too; a user's key that works passes.
+    // The address waits; generated keys that work pass, and the use of the master's is audited.
     let working = send_bearer(&layer, "/", good.expose()).await;
     assert_eq!(working.body, "user acme");
-    let strangers = (master_key(), user_key());
+    assert_eq!(house.events.take(), []);
+    let working = send_bearer(&layer, "/", house.master.expose()).await;
+    assert_eq!(working.body, "master");
+    let used = AuditEvent::MasterUsed {
+        previous: false,
+        client_ip: Some(ClientIp::new(ADDRESS.into())),
+    };
+    assert_eq!(house.events.take(), [used]);
+    let (strangers, long) = ((master_key(), user_key()), "x".repeat(5_000));
     for credential in [
         strangers.0.expose(),
         strangers.1.expose(),
-        house.master.expose(),
+        "nonsense",
+        long.as_str(),
     ] {
         let seen = send_bearer(&layer, "/", credential).await;
         assert_eq!(seen.status, StatusCode::TOO_MANY_REQUESTS);
@@ -322,8 +435,9 @@ async fn routes_choose_their_callers() {
         (RequireLayer::user().or_anonymous(), [200, 200, 200, 403]),
         (RequireLayer::user().or_master(), [401, 200, 200, 200]),
         (RequireLayer::master(), [401, 403, 403, 200]),
-        (scope(), [401, 403, 200, 200]),
-        (scope().or_anonymous(), [200, 403, 200, 200]),
+        (scope(), [401, 403, 200, 403]),
+        (scope().or_anonymous(), [200, 403, 200, 403]),
+        (scope().or_master(), [401, 403, 200, 200]),
     ] {
         for (key, expected) in keys.into_iter().zip(expected) {
             let auth = AuthLayer::optional(house.auth.clone());
@@ -445,10 +559,28 @@ async fn an_operators_own_master_secret_travels_in_both_headers() {
         .master(MasterVerifier::from_secret(&house.pepper, secret).unwrap())
         .pepper(house.pepper.clone())
         .store(house.store.clone())
+        .audit(house.events.clone())
         .build()
         .unwrap();
     let layer = AuthLayer::required(auth);
     assert_eq!(send_bearer(&layer, "/", secret).await.body, "master");
-    let seen = send(layer, request("/", &[("x-api-key", secret)])).await;
+    let seen = send(layer.clone(), request("/", &[("x-api-key", secret)])).await;
     assert_eq!(seen.body, "master");
+
+    // Somebody chose it, so that it can be guessed: it waits with the address from which it was.
+    let layer = layer.throttle(Arc::new(ThreeFailures::default()));
+    house.events.take();
+    for guess in ["9f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p", &secret[1..], "short"] {
+        let seen = send_bearer(&layer, "/", guess).await;
+        assert_eq!(seen.status, StatusCode::UNAUTHORIZED);
+    }
+    let reasons = house.events.take().into_iter().map(|event| match event {
+        AuditEvent::Denied { reason, .. } => reason,
+        other => panic!("{other:?}"),
+    });
+    use Rejected::{Malformed, WrongMaster};
+    let expected = [WrongMaster, WrongMaster, Malformed];
+    assert_eq!(reasons.collect::<Vec<_>>(), expected);
+    let seen = send_bearer(&layer, "/", secret).await;
+    assert_eq!(seen.status, StatusCode::TOO_MANY_REQUESTS);
 }

@@ -6,14 +6,76 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use common::{house, name, user_key};
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use spark_auth::{AuthLayer, NewKey, RequireLayer};
+use spark_auth::{AuditEvent, AuditQueue, AuditSink, AuthLayer, NewKey, RequireLayer};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+#[test]
+fn lost_audit_events_are_counted() {
+    /// Stops until the test lets it go on.
+    #[derive(Debug)]
+    struct Stuck(Arc<Mutex<()>>);
+    impl AuditSink for Stuck {
+        fn event(&self, _: &AuditEvent) {
+            drop(self.0.lock());
+        }
+    }
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let queue = AuditQueue::new(Stuck(Arc::clone(&gate)), 8).unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        spark_auth::metrics::describe();
+        for _ in 0..100 {
+            queue.event(&AuditEvent::MasterUsed {
+                previous: false,
+                client_ip: None,
+            });
+        }
+    });
+    let lost = queue.dropped();
+    // Eight wait, and the sink may have one in hand.
+    assert!((91..=92).contains(&lost), "{lost}");
+    drop(closed);
+    let counted = snapshotter.snapshot().into_vec();
+    let counted = counted
+        .iter()
+        .find(|(key, ..)| key.key().name() == spark_auth::metrics::AUDIT_DROPPED_TOTAL);
+    let (_, _, described, value) = counted.unwrap();
+    assert!(described.is_some());
+    assert_eq!(*value, DebugValue::Counter(lost));
+}
+
+#[cfg(feature = "axum")]
+#[test]
+fn a_handler_without_an_auth_layer_is_counted_as_mis_wired() {
+    use axum::{Router, body::Body, routing::get};
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        let app = Router::new().route("/", get(|_: spark_auth::MasterCaller| async { "never" }));
+        let response = runtime
+            .block_on(app.oneshot(Request::new(Body::empty())))
+            .unwrap();
+        assert_eq!(response.status(), 401);
+    });
+    let counted = snapshotter.snapshot().into_vec();
+    let (key, _, _, value) = &counted[0];
+    assert_eq!(key.key().name(), spark_core::metrics::MISWIRED_TOTAL);
+    let labels: Vec<_> = key.key().labels().map(|label| label.value()).collect();
+    assert_eq!(labels, ["auth_extractor"]);
+    assert_eq!(*value, DebugValue::Counter(1));
+}
 
 #[test]
 fn decisions_and_changes_are_counted() {

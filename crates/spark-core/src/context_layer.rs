@@ -117,7 +117,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> S::Future {
         let (mut parts, body) = request.into_parts();
-        strip_spark_headers(&mut parts.headers);
+        remove_spark_headers(&mut parts.headers);
         let context = Context::new(self.edge.clock.now())
             .with_client_ip(self.edge.client_ip(&parts))
             .with_shape((self.edge.shape)(&parts));
@@ -146,8 +146,18 @@ impl Edge {
     }
 }
 
-/// A client must not speak in the name of a layer.
-fn strip_spark_headers(headers: &mut HeaderMap) {
+/// Takes the `x-spark-*` headers out of a request: a client must not speak in the name of a layer.
+///
+/// [`ContextLayer`] does it, and so does whatever else finds out who calls.
+///
+/// # Example
+/// ```
+/// let mut headers = http::HeaderMap::new();
+/// headers.insert("x-spark-tenant", http::HeaderValue::from_static("somebody else"));
+/// spark_core::remove_spark_headers(&mut headers);
+/// assert!(headers.is_empty());
+/// ```
+pub fn remove_spark_headers(headers: &mut HeaderMap) {
     let is_ours = |name: &HeaderName| name.as_str().starts_with("x-spark-");
     // Names are few and mostly not ours: look first, allocate only where there is one.
     if !headers.keys().any(is_ours) {

@@ -28,7 +28,7 @@ pub use client_ip::{ClientIp, ForwardedHeader, PeerAddr, Resolved, TrustedProxie
 pub use clock::{Clock, Instant};
 pub use collect::{Collect, CollectError, collect};
 pub use context::Context;
-pub use context_layer::{ContextLayer, ContextService};
+pub use context_layer::{ContextLayer, ContextService, remove_spark_headers};
 pub use miswired::Miswired;
 pub use name::{MAX_NAME_LEN, Name, NameError};
 pub use principal::{Principal, Scopes, User};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use spark_auth::{Authenticator, FailureThrottle, FileStore};
+use spark_auth::{AuditQueue, Authenticator, FailureThrottle, FileStore, TracingAudit};
 use spark_breaker::{Breaker, Registry};
 use spark_cache::{Cache, LlmPolicy, Tuning, When};
 use spark_core::{ClientIp, Clock};
@@ -22,12 +22,15 @@ use crate::config::{
 };
 use crate::ledger::Ledger;
 use crate::provider::{self, Outbound, breaker_config};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, does_not_fit};
 use crate::{hooks, watch};
 
 /// The routes whose answers come from a model.
 pub(crate) const GENERATE: &str = "/api/spark/generate";
 pub(crate) const CHAT: &str = "/v1/chat/completions";
+
+/// Audit events that may wait for the log.
+const AUDIT_EVENTS: usize = 2_048;
 
 /// What the routes share.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub(crate) struct App {
     pub config: Config,
     pub clock: Clock,
     pub auth: Authenticator,
+    pub audit: AuditQueue,
     pub failures: Arc<Failures>,
     pub limits: Limiters,
     pub sanitizer: Sanitizer,
@@ -98,15 +102,19 @@ impl App {
         variables: impl Fn(&str) -> Option<String>,
     ) -> Result<Arc<Self>, String> {
         let clock = Clock::system();
+        let audit = AuditQueue::new(TracingAudit, AUDIT_EVENTS)
+            .map_err(|e| format!("the audit cannot start: {e}"))?;
         let auth = Authenticator::builder()
             .clock(clock.clone())
             .pepper(secrets.pepper)
+            .previous_pepper(secrets.previous_pepper)
             .store(store)
+            .audit(audit.clone())
             .master(secrets.master)
             .previous_master(secrets.previous_master)
             .max_keys(config.auth.max_keys)
             .build()
-            .map_err(|e| chain(&e))?;
+            .map_err(|e| does_not_fit(&e))?;
         let limits = Limiters {
             ip: limiter(
                 &config,
@@ -156,6 +164,7 @@ impl App {
             config,
             clock,
             auth,
+            audit,
             failures,
             limits,
             cache,

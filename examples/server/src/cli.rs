@@ -48,6 +48,18 @@ pub(crate) enum Keys {
         /// What the key may do beyond the data routes; may be given again.
         #[arg(long = "scope")]
         scopes: Vec<String>,
+        /// Who answers for it: a person, a team, an address to write to.
+        #[arg(long)]
+        owner: Option<String>,
+        /// From where it may be used, as 192.0.2.0/24; may be given again. From anywhere without it.
+        #[arg(long = "ip-allow", value_name = "NETWORK")]
+        ip_allow: Vec<String>,
+        /// Whether the key says that it is for live or for test use.
+        #[arg(long, value_name = "live|test", default_value = "live")]
+        env: String,
+        /// From when on it works, in seconds since 1970-01-01 UTC.
+        #[arg(long)]
+        not_before: Option<u64>,
         /// When it ends, in seconds since 1970-01-01 UTC.
         #[arg(long)]
         expires_at: Option<u64>,
@@ -62,7 +74,17 @@ pub(crate) enum Keys {
         #[arg(long, default_value = "1d")]
         overlap: crate::config::Span,
     },
-    /// Take a key back.
+    /// Let a key not work until it is resumed.
+    Suspend {
+        /// The id of the key.
+        id: String,
+    },
+    /// Let a suspended key work again.
+    Resume {
+        /// The id of the key.
+        id: String,
+    },
+    /// Take a key back, for good.
     Revoke {
         /// The id of the key.
         id: String,

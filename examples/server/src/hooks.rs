@@ -31,7 +31,7 @@ pub(crate) fn tracker(
                         "errors.webhook_secret_env: neither {variable} nor {variable}_FILE is set"
                     )
                 })?;
-            hook = hook.secret(secret);
+            hook = hook.secret(secret.as_str());
         }
         builder = builder.hook(hook);
     }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spark_auth::FileStore;
+use spark_auth::{Authenticator, FileStore};
+use spark_core::Clock;
 use spark_metrics::Metrics;
 use spark_serve::Server;
 use tracing_subscriber::EnvFilter;
@@ -19,6 +20,10 @@ use crate::{provider, secrets, signals};
 
 /// How long the hooks of the error tracker may take at the end.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the log may hold up a server that was told twice to stop.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+/// How often it is written down when keys were last used.
+const FLUSH_KEYS_EVERY: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop, then drains.
 ///
@@ -59,8 +64,9 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
     let shown: Vec<_> = addresses.iter().rev().copied().collect();
     // The store first, for its lock: a second server on the same folder must change nothing.
     let store = FileStore::open(&config.server.data_dir).map_err(|e| chain(&e))?;
-    let secrets =
-        secrets::load(&config.server.data_dir, &shown, variables).map_err(|e| e.to_string())?;
+    let now = Clock::system().unix_time();
+    let secrets = secrets::load(&config.server.data_dir, &store, &shown, now, variables)
+        .map_err(|e| e.to_string())?;
 
     let app = App::build(config, store, secrets, metrics, variables)?;
     app.errors.install_panic_hook();
@@ -93,12 +99,15 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
     };
     app.health.started();
     tokio::spawn(reload_on_hangup(Arc::clone(&app), hangups));
+    let flushing = tokio::spawn(flush_keys_now_and_then(app.auth.clone()));
+    let audit = app.audit.clone();
     tokio::spawn(async move {
         terminations.next().await;
         tracing::info!("told to stop: draining");
         let _ = stop.send(true);
         terminations.next().await;
         tracing::warn!("told to stop again: leaving at once");
+        audit.flush(LAST_MOMENT);
         std::process::exit(1);
     });
 
@@ -108,7 +117,14 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
         // Its own drain has the same deadline.
         let _ = admin.await;
     }
+    flushing.abort();
+    flush_keys(app.auth.clone()).await;
     app.errors.flush(FLUSH_DEADLINE).await;
+    let audit = app.audit.clone();
+    let flushed = tokio::task::spawn_blocking(move || audit.flush(FLUSH_DEADLINE)).await;
+    if !flushed.unwrap_or(false) || app.audit.dropped() > 0 {
+        tracing::warn!(dropped = app.audit.dropped(), "the audit is not complete");
+    }
     tracing::info!(
         finished = drained.finished,
         aborted = drained.aborted,
@@ -181,6 +197,32 @@ async fn reload_on_hangup(app: Arc<App>, mut hangups: signals::Hangups) {
     }
 }
 
+async fn flush_keys_now_and_then(auth: Authenticator) {
+    let mut ticks = tokio::time::interval(FLUSH_KEYS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        flush_keys(auth.clone()).await;
+    }
+}
+
+/// When keys were last used, and their MACs under a new pepper.
+async fn flush_keys(auth: Authenticator) {
+    match tokio::task::spawn_blocking(move || auth.flush()).await {
+        Ok(Ok(flushed)) => {
+            tracing::debug!(
+                last_uses = flushed.last_uses,
+                renewed = flushed.renewed,
+                "keys flushed"
+            );
+        }
+        Ok(Err(error)) => {
+            tracing::error!(error = %chain(&error), "the last uses of keys were not written");
+        }
+        Err(_) => tracing::error!("the last uses of keys were not written: a panic"),
+    }
+}
+
 /// What the process needs apart from the app: a reload takes none of it over, and refuses what no
 /// start would accept.
 ///
@@ -196,7 +238,7 @@ fn log_filter(config: &Config) -> Result<EnvFilter, String> {
     EnvFilter::try_new(&config.log.filter).map_err(|e| format!("log.filter: {e}"))
 }
 
-fn log_to_stderr(config: &Config) -> Result<(), String> {
+pub(crate) fn log_to_stderr(config: &Config) -> Result<(), String> {
     let filter = log_filter(config)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

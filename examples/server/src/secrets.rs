@@ -3,10 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use spark_auth::{
-    Brand, Environment, MasterKey, MasterVerifier, Pepper, read_secret_file, write_secret_file,
+    Brand, BuildError, Environment, KeyStatus, KeyStore, MAX_OVERLAP, MasterKey, MasterVerifier,
+    Pepper, read_secret_file, write_secret_file,
 };
+use zeroize::Zeroizing;
 
 use crate::ask::chain;
 
@@ -14,9 +17,13 @@ const PEPPER: &str = "pepper";
 const MASTER_MAC: &str = "master.mac";
 const MASTER_KEY: &str = "master.key";
 
+const PREVIOUS_MASTER: &str = "SPARK_MASTER_KEY_PREVIOUS";
+const PREVIOUS_MASTER_UNTIL: &str = "SPARK_MASTER_KEY_PREVIOUS_UNTIL";
+
 /// What keys are checked with.
 pub(crate) struct Secrets {
     pub pepper: Pepper,
+    pub previous_pepper: Option<Pepper>,
     pub master: MasterVerifier,
     pub previous_master: Option<MasterVerifier>,
 }
@@ -30,21 +37,31 @@ fn error(text: impl Into<String>) -> SecretError {
     SecretError(text.into())
 }
 
-/// Finds the secrets, and makes what is missing.
+/// Finds the secrets at the time `now` since 1970, and makes what is missing.
 ///
 /// # Errors
-/// When a variable or a file holds no sound secret, and when a master key would have to be made for
-/// a server that others can reach.
+/// When a variable or a file holds no sound secret, when the pepper of the keys in `store` is missing,
+/// and when a master key would have to be made for a server that others can reach.
 pub(crate) fn load(
     folder: &Path,
+    store: &impl KeyStore,
     listen: &[SocketAddr],
+    now: Duration,
     variables: impl Fn(&str) -> Option<String>,
 ) -> Result<Secrets, SecretError> {
     make_folder(folder)?;
-    let pepper = pepper(folder, &variables)?;
-    let previous_master = from_environment("SPARK_MASTER_KEY_PREVIOUS", &variables)?
-        .map(|text| master_of("SPARK_MASTER_KEY_PREVIOUS", &pepper, &text))
-        .transpose()?;
+    let previous_pepper = previous_pepper(&variables)?;
+    let pepper = match pepper(folder, &variables)? {
+        Some(pepper) => pepper,
+        None => {
+            // One that takes the place of another is made although there are keys.
+            if previous_pepper.is_none() {
+                refuse_if_keys_live(folder, store, now)?;
+            }
+            make_pepper(folder)?
+        }
+    };
+    let previous_master = previous_master(&pepper, now, &variables)?;
     let master = match from_environment("SPARK_MASTER_KEY", &variables)? {
         Some(text) => {
             let master = master_of("SPARK_MASTER_KEY", &pepper, &text)?;
@@ -55,29 +72,94 @@ pub(crate) fn load(
     };
     Ok(Secrets {
         pepper,
+        previous_pepper,
         master,
         previous_master,
     })
 }
 
-/// The pepper alone: for commands that work on the key store without a server.
+/// The pepper, if there is one.
 ///
 /// # Errors
 /// When a variable or a file holds no sound pepper.
 pub(crate) fn pepper(
     folder: &Path,
     variables: impl Fn(&str) -> Option<String>,
-) -> Result<Pepper, SecretError> {
+) -> Result<Option<Pepper>, SecretError> {
     if let Some(text) = from_environment("SPARK_PEPPER", &variables)? {
         return Pepper::parse_hex(&text)
+            .map(Some)
             .map_err(|e| error(format!("SPARK_PEPPER or SPARK_PEPPER_FILE: {e}")));
     }
     let path = folder.join(PEPPER);
-    if path.exists() {
-        return Pepper::parse_hex(&read(&path)?)
-            .map_err(|e| error(format!("{}: {e}", path.display())));
+    if !path.exists() {
+        return Ok(None);
     }
+    Pepper::parse_hex(&read(&path)?)
+        .map(Some)
+        .map_err(|e| error(format!("{}: {e}", path.display())))
+}
+
+/// The pepper before it, under which keys may still be kept.
+///
+/// # Errors
+/// When a variable or a file holds no sound pepper.
+pub(crate) fn previous_pepper(
+    variables: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Pepper>, SecretError> {
+    let text = from_environment("SPARK_PEPPER_PREVIOUS", variables)?;
+    text.map(|text| Pepper::parse_hex(&text))
+        .transpose()
+        .map_err(|e| {
+            error(format!(
+                "SPARK_PEPPER_PREVIOUS or SPARK_PEPPER_PREVIOUS_FILE: {e}"
+            ))
+        })
+}
+
+/// Refuses where keys live, which would never work under a new pepper.
+///
+/// # Errors
+/// How many there are, and the mend.
+pub(crate) fn refuse_if_keys_live(
+    folder: &Path,
+    store: &impl KeyStore,
+    now: Duration,
+) -> Result<(), SecretError> {
+    let loaded = store.load().map_err(|e| error(chain(&e)))?;
+    let lives = |status| !matches!(status, KeyStatus::Revoked | KeyStatus::Expired);
+    let live = loaded.records.iter();
+    match live.filter(|record| lives(record.status(now))).count() {
+        0 => Ok(()),
+        live => Err(error(format!(
+            "there is no pepper, and {live} keys were made under one: set SPARK_PEPPER or \
+             SPARK_PEPPER_FILE, or restore {}; {LOST}",
+            folder.join(PEPPER).display()
+        ))),
+    }
+}
+
+const LOST: &str = "where it is lost, `spark-server keys list` shows those keys and `spark-server \
+                    keys revoke` ends them, so that a start makes a new one";
+
+/// Why keys and secrets do not fit together, for somebody who has a server and not the library.
+pub(crate) fn does_not_fit(error: &BuildError) -> String {
+    match error {
+        BuildError::WrongPepper { keys, given } => format!(
+            "{keys} keys were made under another pepper than that which was given ({given}): give it, \
+             in SPARK_PEPPER[_FILE] or in SPARK_PEPPER_PREVIOUS[_FILE]; {LOST}"
+        ),
+        other => chain(other),
+    }
+}
+
+/// Makes a pepper where there is none.
+///
+/// # Errors
+/// When the operating system gives no random bytes, or the file cannot be written.
+pub(crate) fn make_pepper(folder: &Path) -> Result<Pepper, SecretError> {
     make_folder(folder)?;
+    let path = folder.join(PEPPER);
     let pepper = Pepper::generate().map_err(|e| error(e.to_string()))?;
     write(&path, &pepper.expose_hex())?;
     tracing::warn!(
@@ -85,6 +167,44 @@ pub(crate) fn pepper(
         "made a pepper: keep a copy apart from the keys, for without it every key is void"
     );
     Ok(pepper)
+}
+
+/// A master key that was replaced works until a time that the operator says: one that was made up at
+/// each start would move on with each of them.
+fn previous_master(
+    pepper: &Pepper,
+    now: Duration,
+    variables: impl Fn(&str) -> Option<String>,
+) -> Result<Option<MasterVerifier>, SecretError> {
+    let until = variables(PREVIOUS_MASTER_UNTIL);
+    let Some(text) = from_environment(PREVIOUS_MASTER, &variables)? else {
+        if until.is_some() {
+            tracing::warn!("{PREVIOUS_MASTER_UNTIL} is set, and {PREVIOUS_MASTER} is not");
+        }
+        return Ok(None);
+    };
+    let example = "in seconds since 1970-01-01 UTC, as `date -d '+1 day' +%s` prints them";
+    let Some(until) = until else {
+        return Err(error(format!(
+            "{PREVIOUS_MASTER} is set without an end: set {PREVIOUS_MASTER_UNTIL} to the time from \
+             which on it is wrong, {example}"
+        )));
+    };
+    let until = until.trim().parse().map(Duration::from_secs).map_err(|_| {
+        error(format!(
+            "{PREVIOUS_MASTER_UNTIL} is no time: write it {example}"
+        ))
+    })?;
+    if until > now.saturating_add(MAX_OVERLAP) {
+        return Err(error(format!(
+            "{PREVIOUS_MASTER_UNTIL} is more than 30 days ahead: write an earlier time, {example}"
+        )));
+    }
+    if until <= now {
+        tracing::warn!("{PREVIOUS_MASTER} has ended, as {PREVIOUS_MASTER_UNTIL} says: unset both");
+    }
+    let master = master_of(PREVIOUS_MASTER, pepper, &text)?;
+    Ok(Some(master.expires_at(until)))
 }
 
 /// Secrets that are good for nothing, to build an app that serves nobody.
@@ -96,6 +216,7 @@ pub(crate) fn scratch() -> Result<Secrets, SecretError> {
     let master = MasterVerifier::of(&pepper, &new_master()?);
     Ok(Secrets {
         pepper,
+        previous_pepper: None,
         master,
         previous_master: None,
     })
@@ -117,18 +238,19 @@ pub(crate) fn new_master() -> Result<MasterKey, SecretError> {
 pub(crate) fn from_environment(
     variable: &str,
     variables: impl Fn(&str) -> Option<String>,
-) -> Result<Option<String>, SecretError> {
+) -> Result<Option<Zeroizing<String>>, SecretError> {
     let file_variable = format!("{variable}_FILE");
-    match (variables(variable), variables(&file_variable)) {
+    let text = variables(variable).map(Zeroizing::new);
+    match (text, variables(&file_variable)) {
         (Some(_), Some(_)) => Err(error(format!(
             "{variable} and {file_variable} are both set: unset one of them"
         ))),
         (Some(text), None) if text.trim().is_empty() => Err(error(format!(
             "{variable} is set and empty: unset it, or give it a value"
         ))),
-        (Some(text), None) => Ok(Some(text.trim().to_owned())),
+        (Some(text), None) => Ok(Some(Zeroizing::new(text.trim().to_owned()))),
         (None, Some(path)) => match read_secret_file(&path) {
-            Ok(text) => Ok(Some(text.to_string())),
+            Ok(text) => Ok(Some(text)),
             Err(e) => Err(error(format!(
                 "{file_variable}: {path} cannot be read: {e}"
             ))),
@@ -226,15 +348,9 @@ fn make_folder(folder: &Path) -> Result<(), SecretError> {
     })
 }
 
-fn read(path: &PathBuf) -> Result<String, SecretError> {
-    match read_secret_file(path) {
-        Ok(text) => Ok(text.to_string()),
-        Err(e) => Err(error(format!(
-            "{} cannot be read: {}",
-            path.display(),
-            chain(&e)
-        ))),
-    }
+fn read(path: &PathBuf) -> Result<Zeroizing<String>, SecretError> {
+    read_secret_file(path)
+        .map_err(|e| error(format!("{} cannot be read: {}", path.display(), chain(&e))))
 }
 
 fn write(path: &PathBuf, text: &str) -> Result<(), SecretError> {
@@ -249,21 +365,56 @@ fn write(path: &PathBuf, text: &str) -> Result<(), SecretError> {
 
 #[cfg(test)]
 mod tests {
+    use spark_auth::{Authenticator, MemoryStore, NewKey};
+    use spark_core::Name;
+
     use super::*;
 
+    const NOW: Duration = Duration::from_secs(1_900_000_000);
     const LOCAL: [SocketAddr; 1] = [SocketAddr::new(
         std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         8080,
     )];
 
+    fn none() -> MemoryStore {
+        MemoryStore::new()
+    }
+
+    #[test]
+    fn no_pepper_is_made_while_keys_live_that_were_made_under_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = none();
+        let auth = Authenticator::builder()
+            .pepper(Pepper::generate().unwrap())
+            .store(store.clone())
+            .build()
+            .unwrap();
+        let key = auth.issue(NewKey::new(Name::new("acme").unwrap())).unwrap();
+        let id = key.record.id.as_str();
+        let start = || load(dir.path(), &store, &LOCAL, NOW, |_| None);
+        for suspended in [false, true] {
+            if suspended {
+                auth.suspend(id).unwrap();
+            }
+            let refused = start().err().unwrap().to_string();
+            assert!(
+                refused.contains("SPARK_PEPPER_FILE") && refused.contains("keys revoke"),
+                "{refused}"
+            );
+            assert!(!dir.path().join(PEPPER).exists());
+        }
+        auth.revoke(id).unwrap();
+        assert!(start().is_ok());
+    }
+
     #[test]
     fn the_first_start_makes_what_the_second_finds() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("spark-data");
-        let first = load(&folder, &LOCAL, |_| None).unwrap();
+        let first = load(&folder, &none(), &LOCAL, NOW, |_| None).unwrap();
         let key = std::fs::read_to_string(folder.join(MASTER_KEY)).unwrap();
         assert!(key.starts_with("spark_mk_live_"));
-        let second = load(&folder, &LOCAL, |_| None).unwrap();
+        let second = load(&folder, &none(), &LOCAL, NOW, |_| None).unwrap();
         assert_eq!(first.master.to_stored(), second.master.to_stored());
         #[cfg(unix)]
         for name in [PEPPER, MASTER_KEY, MASTER_MAC] {
@@ -280,7 +431,7 @@ mod tests {
     fn no_master_key_is_made_up_beyond_loopback() {
         let dir = tempfile::tempdir().unwrap();
         let open: SocketAddr = "0.0.0.0:8080".parse().unwrap();
-        let refused = load(dir.path(), &[open], |_| None)
+        let refused = load(dir.path(), &none(), &[open], NOW, |_| None)
             .err()
             .unwrap()
             .to_string();
@@ -291,10 +442,10 @@ mod tests {
     #[test]
     fn a_key_from_the_environment_voids_a_generated_one() {
         let dir = tempfile::tempdir().unwrap();
-        load(dir.path(), &LOCAL, |_| None).unwrap();
+        load(dir.path(), &none(), &LOCAL, NOW, |_| None).unwrap();
         let key = new_master().unwrap();
         let variables = |name: &str| (name == "SPARK_MASTER_KEY").then(|| key.expose().to_owned());
-        load(dir.path(), &LOCAL, variables).unwrap();
+        load(dir.path(), &none(), &LOCAL, NOW, variables).unwrap();
         assert!(!dir.path().join(MASTER_KEY).exists());
         assert!(!dir.path().join(MASTER_MAC).exists());
     }
@@ -304,9 +455,72 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for weak in ["", "changeme", "short"] {
             let variables = |name: &str| (name == "SPARK_MASTER_KEY").then(|| weak.to_owned());
-            assert!(load(dir.path(), &LOCAL, variables).is_err(), "{weak:?}");
+            assert!(
+                load(dir.path(), &none(), &LOCAL, NOW, variables).is_err(),
+                "{weak:?}"
+            );
         }
         let both = |name: &str| name.starts_with("SPARK_MASTER_KEY").then(|| "x".repeat(40));
-        assert!(load(dir.path(), &LOCAL, both).is_err());
+        assert!(load(dir.path(), &none(), &LOCAL, NOW, both).is_err());
+    }
+
+    #[test]
+    fn a_previous_master_key_needs_an_end_that_is_near() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = new_master().unwrap();
+        let with = |until: Option<&str>| {
+            load(dir.path(), &none(), &LOCAL, NOW, |name| match name {
+                PREVIOUS_MASTER => Some(key.expose().to_owned()),
+                PREVIOUS_MASTER_UNTIL => until.map(str::to_owned),
+                _ => None,
+            })
+        };
+        for until in [
+            None,
+            Some(""),
+            Some("tomorrow"),
+            Some("-1"),
+            Some("1900000000.5"),
+            // Milliseconds.
+            Some("1900000000000"),
+            Some("1902592001"),
+        ] {
+            let refused = with(until).err().unwrap().to_string();
+            assert!(refused.contains(PREVIOUS_MASTER_UNTIL), "{refused}");
+            assert!(!refused.contains(key.expose()), "{refused}");
+        }
+        for until in ["1900086400", " 1902592000\n", "1900000000", "0"] {
+            assert!(with(Some(until)).unwrap().previous_master.is_some());
+        }
+        let alone = |name: &str| (name == PREVIOUS_MASTER_UNTIL).then(|| "1900086400".to_owned());
+        let none = load(dir.path(), &none(), &LOCAL, NOW, alone).unwrap();
+        assert!(none.previous_master.is_none());
+    }
+
+    #[test]
+    fn the_previous_pepper_comes_from_a_variable_or_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = load(dir.path(), &none(), &LOCAL, NOW, |_| None)
+            .unwrap()
+            .pepper;
+        let path = dir.path().join("pepper.previous");
+        std::fs::rename(dir.path().join(PEPPER), &path).unwrap();
+        assert!(pepper(dir.path(), |_| None).unwrap().is_none());
+        let file = path.display().to_string();
+        let hex = old.expose_hex().to_string();
+        for (variable, value) in [
+            ("SPARK_PEPPER_PREVIOUS_FILE", file),
+            ("SPARK_PEPPER_PREVIOUS", hex),
+        ] {
+            let variables = |name: &str| (name == variable).then(|| value.clone());
+            let secrets = load(dir.path(), &none(), &LOCAL, NOW, variables).unwrap();
+            assert_eq!(secrets.previous_pepper.map(|it| it.id()), Some(old.id()));
+            assert_ne!(secrets.pepper.id(), old.id());
+        }
+        let variables = |name: &str| (name == "SPARK_PEPPER_PREVIOUS").then(|| "short".to_owned());
+        let refused = load(dir.path(), &none(), &LOCAL, NOW, variables)
+            .err()
+            .unwrap();
+        assert!(refused.to_string().contains("SPARK_PEPPER_PREVIOUS"));
     }
 }

@@ -207,10 +207,17 @@ fn data_routes(app: &Arc<App>, names: &mut Names) -> Result<Router<Arc<App>>, St
         true => AuthLayer::required(app.auth.clone()),
         false => AuthLayer::optional(app.auth.clone()),
     };
-    let require = match required {
-        true => RequireLayer::user(),
-        false => RequireLayer::user().or_anonymous(),
-    };
+    let mut callers = vec!["user"];
+    let mut require = RequireLayer::user();
+    if !required {
+        callers.push("anonymous");
+        require = require.or_anonymous();
+    }
+    if app.config.auth.master_on_data {
+        callers.push("master");
+        require = require.or_master();
+    }
+    let callers = callers.join(" or ");
     let outer = ServiceBuilder::new()
         // Who calls. A bad credential is refused in every mode; guesses are slowed down.
         .layer(names.add("auth", mode, auth.throttle(app.failures.clone())))
@@ -223,8 +230,8 @@ fn data_routes(app: &Arc<App>, names: &mut Names) -> Result<Router<Arc<App>>, St
     let prompts = prompts()?;
     let inner = |limit: RateLimitLayer, names: &mut Names| {
         ServiceBuilder::new()
-            // Data routes are for users: the master key stays at home.
-            .layer(names.add("require", "user", users.clone()))
+            // Data routes are for users: the master key stays at home, unless an operator lets it in.
+            .layer(names.add("require", callers.as_str(), users.clone()))
             // The tenant's quota stands before all costly work; hits of the cache count, too.
             .layer(names.add("tenant_limit", limits_in_words(app), limit))
             // Clean input, before the cache, so that a blocked prompt never reaches its store.
@@ -361,6 +368,8 @@ fn control_routes(
         .route("/api/spark/keys", get(keys::list).post(keys::issue))
         .route("/api/spark/keys/{id}", delete(keys::revoke))
         .route("/api/spark/keys/{id}/rotate", post(keys::rotate))
+        .route("/api/spark/keys/{id}/suspend", post(keys::suspend))
+        .route("/api/spark/keys/{id}/resume", post(keys::resume))
         .route("/api/spark/errors", get(operator::errors))
         .route("/api/spark/breakers", get(operator::breakers))
         .route(

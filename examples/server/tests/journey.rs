@@ -275,3 +275,109 @@ async fn the_life_of_a_key() {
         "still revoked"
     );
 }
+
+#[tokio::test]
+async fn a_key_is_suspended_bound_to_networks_and_found_on_its_page() {
+    let mut server = Server::start();
+    let master = server.client().bearer(&server.master);
+    let models = async |server: &Server, key: &str| {
+        let answer = server.client().bearer(key).get("/v1/models").await;
+        answer.status.as_u16()
+    };
+    let issue = async |body: serde_json::Value| {
+        let issued = master.post("/api/spark/keys", &body).await;
+        assert_eq!(issued.status, 201, "{}", issued.text());
+        assert_eq!(issued.header("content-type"), "application/json");
+        issued.json()
+    };
+    let here = issue(json!({
+        "tenant": "acme", "owner": "ada@acme.example", "environment": "test",
+        "ip_allow": ["127.0.0.1", "10.0.0.0/8"],
+    }))
+    .await;
+    let elsewhere = issue(json!({"tenant": "acme", "ip_allow": ["10.0.0.0/8"]})).await;
+    let later = issue(json!({"tenant": "acme", "not_before": 4_000_000_000_u64})).await;
+    assert_eq!(here["owner"], "ada@acme.example");
+    assert_eq!(here["ip_allow"], json!(["127.0.0.1/32", "10.0.0.0/8"]));
+    let key = here["key"].as_str().unwrap().to_owned();
+    assert!(key.starts_with("spark_sk_test_"), "{key}");
+    assert_eq!(models(&server, &key).await, 200);
+    for refused in [&elsewhere, &later] {
+        assert_eq!(models(&server, refused["key"].as_str().unwrap()).await, 401);
+    }
+
+    let path = format!("/api/spark/keys/{}", here["id"].as_str().unwrap());
+    let change = async |server: &Server, action: &str| {
+        let master = server.client().bearer(&server.master);
+        let path = format!("{path}/{action}");
+        let answer = master.send(http::Method::POST, &path, "").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(change(&server, "suspend").await, "suspended");
+    assert_eq!(models(&server, &key).await, 401);
+    server.kill_and_restart();
+    assert_eq!(models(&server, &key).await, 401, "still suspended");
+    assert_eq!(change(&server, "resume").await, "active");
+    assert_eq!(models(&server, &key).await, 200);
+
+    // Page by page.
+    let master = server.client().bearer(&server.master);
+    let mut ids = Vec::new();
+    let mut query = "?limit=2".to_owned();
+    loop {
+        let page = master.get(&format!("/api/spark/keys{query}")).await.json();
+        let keys = page["keys"].as_array().unwrap();
+        assert!(keys.len() <= 2);
+        ids.extend(keys.iter().map(|key| key["id"].clone()));
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        query = format!("?limit=2&after={next}");
+    }
+    let expected = [&here, &elsewhere, &later].map(|issued| issued["id"].clone());
+    assert_eq!(ids, expected);
+    for (query, param) in [
+        ("?limit=0", "limit"),
+        ("?limit=x", "query"),
+        ("?after=nobody", "after"),
+        ("?page=2", "query"),
+    ] {
+        let refused = master.get(&format!("/api/spark/keys{query}")).await;
+        assert_eq!(refused.status, 400, "{query}");
+        assert_eq!(refused.json()["param"], param, "{}", refused.text());
+    }
+}
+
+/// That the audit goes through a queue costs neither an event at the end nor the request's id.
+#[tokio::test]
+async fn what_was_done_to_keys_is_in_the_log() {
+    let mut server = Server::start();
+    let key = server.key("acme").await;
+    let user = server.client().bearer(&key);
+    assert_eq!(user.get("/v1/models").await.status, 200);
+    let listed = server.client().bearer(&server.master);
+    let listed = listed.get("/api/spark/keys").await.json();
+    let id = listed["keys"][0]["id"].as_str().unwrap().to_owned();
+    assert!(listed["keys"][0]["last_used_at"].is_u64(), "{listed}");
+    server.terminate();
+    server.process.child.wait().unwrap();
+    let log = server.log();
+    let line = |word: &str| {
+        let line = log.lines().find(|line| line.contains(word));
+        line.unwrap_or_else(|| panic!("no {word}: {log}"))
+    };
+    let issued = line("key issued");
+    assert!(
+        issued.contains(&id) && issued.contains("path=\"/api/spark/keys\" id="),
+        "{issued}"
+    );
+    assert!(line("master key used").contains("127.0.0.1"));
+    assert!(!log.contains(&key) && !log.contains(&server.master));
+
+    // When it was last used was written at the end.
+    server.kill_and_restart();
+    let master = server.client().bearer(&server.master);
+    let listed = master.get("/api/spark/keys").await.json();
+    assert!(listed["keys"][0]["last_used_at"].is_u64(), "{listed}");
+}

@@ -260,8 +260,15 @@ fn the_commands_do_what_they_say() {
         out.contains(id) && !out.contains(issued["key"].as_str().unwrap()),
         "{out}"
     );
+    for (action, status) in [("suspend", "suspended"), ("resume", "active")] {
+        let (code, out, err) = run(&["keys", action, id], &[], dir.path());
+        assert_eq!(code, Some(0), "{err}");
+        let info: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(info["status"], status);
+    }
     let (code, _, err) = run(&["keys", "revoke", id], &[], dir.path());
     assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("key revoked"), "the audit is visible: {err}");
     let (code, _, err) = run(&["keys", "revoke", "nobody"], &[], dir.path());
     assert_eq!(code, Some(2));
     assert!(err.contains("no key has this id"), "{err}");
@@ -275,6 +282,176 @@ fn the_commands_do_what_they_say() {
     let (code, _, err) = run(&[], &[("SPARK_LISTEN", "0.0.0.0:0")], dir.path());
     assert_eq!(code, Some(2));
     assert!(err.contains("SPARK_MASTER_KEY"), "{err}");
+}
+
+#[test]
+fn a_key_is_issued_with_all_that_it_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = [
+        "keys",
+        "issue",
+        "--tenant",
+        "acme",
+        "--owner",
+        "ada@acme.example",
+        "--ip-allow",
+        "10.0.0.0/8",
+        "--ip-allow",
+        "192.0.2.7",
+        "--env",
+        "test",
+        "--not-before",
+        "1900000000",
+        "--expires-at",
+        "2000000000",
+    ];
+    let (code, out, err) = run(&all, &[], dir.path());
+    assert_eq!(code, Some(0), "{err}");
+    let issued: serde_json::Value = serde_json::from_str(&out).unwrap();
+    for (field, expected) in [
+        ("owner", serde_json::json!("ada@acme.example")),
+        (
+            "ip_allow",
+            serde_json::json!(["10.0.0.0/8", "192.0.2.7/32"]),
+        ),
+        ("environment", serde_json::json!("test")),
+        ("not_before", serde_json::json!(1_900_000_000)),
+        ("expires_at", serde_json::json!(2_000_000_000)),
+    ] {
+        assert_eq!(issued[field], expected, "{out}");
+    }
+    assert!(err.contains("made a pepper"), "warnings are visible: {err}");
+    for (flag, value) in [("--env", "prod"), ("--ip-allow", "10.0.0.0/99")] {
+        let args = ["keys", "issue", "--tenant", "acme", flag, value];
+        let (code, _, err) = run(&args, &[], dir.path());
+        assert_eq!(code, Some(2));
+        assert!(err.contains(flag), "{err}");
+    }
+}
+
+#[test]
+fn only_the_first_key_makes_a_pepper_and_a_foreign_one_makes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let pepper = dir.path().join("data/pepper");
+    let keys = |args: &[&str], env: &[(&str, &str)]| {
+        let args: Vec<&str> = std::iter::once("keys")
+            .chain(args.iter().copied())
+            .collect();
+        run(&args, env, dir.path())
+    };
+    for args in [&["list"][..], &["revoke", "x"], &["rotate", "x"]] {
+        keys(args, &[]);
+        assert!(!pepper.exists(), "{args:?} made a pepper");
+    }
+    let (code, out, err) = keys(&["issue", "--tenant", "acme"], &[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(pepper.exists());
+    let issued: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let id = issued["id"].as_str().unwrap();
+
+    // Another pepper, as of a shell that does not know the server's.
+    let foreign = "0123456789abcdeffedcba98765432100f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    let foreign = [("SPARK_PEPPER", foreign)];
+    for args in [&["issue", "--tenant", "acme"][..], &["rotate", id]] {
+        let (code, _, err) = keys(args, &foreign);
+        assert_eq!(code, Some(2), "{args:?}");
+        assert!(err.contains("pepper"), "{err}");
+    }
+    // It may be the next one, and says so.
+    let old = std::fs::read_to_string(&pepper).unwrap();
+    let both = [foreign[0], ("SPARK_PEPPER_PREVIOUS", old.trim())];
+    let (code, _, err) = keys(&["issue", "--tenant", "acme"], &both);
+    assert_eq!(code, Some(0), "{err}");
+
+    // A pepper that is lost: no key is made, and those that leaked can be taken back.
+    std::fs::remove_file(&pepper).unwrap();
+    for args in [&["issue", "--tenant", "acme"][..], &["rotate", id]] {
+        let (code, _, err) = keys(args, &[]);
+        assert_eq!(code, Some(2), "{args:?}");
+        assert!(err.contains("SPARK_PEPPER"), "{err}");
+    }
+    let listen = [("SPARK_LISTEN", "127.0.0.1:0")];
+    let (code, _, err) = run(&[], &listen, dir.path());
+    assert_eq!(code, Some(2));
+    assert!(err.contains("SPARK_PEPPER"), "{err}");
+    let (code, out, err) = keys(&["list"], &[]);
+    assert_eq!((code, out.lines().count()), (Some(0), 2), "{err}");
+    for args in [["suspend", id], ["resume", id]] {
+        let (code, _, err) = keys(&args, &[]);
+        assert_eq!(code, Some(0), "{err}");
+    }
+    for line in out.lines() {
+        let info: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (code, _, err) = keys(&["revoke", info["id"].as_str().unwrap()], &[]);
+        assert_eq!(code, Some(0), "{err}");
+    }
+    assert!(!pepper.exists());
+    // Nothing lives of which the pepper is missing, so that there may be a new one.
+    let (code, _, err) = keys(&["issue", "--tenant", "acme"], &[]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(pepper.exists());
+}
+
+#[tokio::test]
+async fn peppers_and_master_keys_are_rotated() {
+    let mut server = Server::start();
+    let key = server.key("acme").await;
+    let data = server.dir.join("data");
+    let restart = |server: Server, env: &[(&str, &str)]| {
+        server.terminate();
+        let mut server = server;
+        server.process.child.wait().unwrap();
+        server.restart_with(env);
+        server
+    };
+    // A new pepper: keys of the old one work on, and move over as they are used.
+    std::fs::rename(data.join("pepper"), data.join("pepper.old")).unwrap();
+    let previous = [("SPARK_PEPPER_PREVIOUS_FILE", "data/pepper.old")];
+    server = restart(server, &previous);
+    let user = server.client().bearer(&key);
+    assert_eq!(user.get("/v1/models").await.status, 200);
+    let master = server.client().bearer(&server.master);
+    assert_eq!(master.get("/api/spark/keys").await.status, 200);
+
+    // A new master key, which is made under the new pepper; the old pepper is of the past then.
+    let new = run(&["keys", "new-master"], &[], &server.dir).1;
+    let old = server.master.clone();
+    let until = (std::time::SystemTime::now() + Duration::from_secs(6))
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        .to_string();
+    let without_end = [
+        ("SPARK_LISTEN", "127.0.0.1:0"),
+        ("SPARK_DATA_DIR", "other"),
+        ("SPARK_MASTER_KEY", new.trim()),
+        ("SPARK_MASTER_KEY_PREVIOUS", old.as_str()),
+    ];
+    let (code, _, err) = run(&[], &without_end, &server.dir);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("SPARK_MASTER_KEY_PREVIOUS_UNTIL"), "{err}");
+    let env = [
+        ("SPARK_MASTER_KEY", new.trim()),
+        ("SPARK_MASTER_KEY_PREVIOUS", old.as_str()),
+        ("SPARK_MASTER_KEY_PREVIOUS_UNTIL", until.as_str()),
+    ];
+    server = restart(server, &env);
+    let user = server.client().bearer(&key);
+    assert_eq!(user.get("/v1/models").await.status, 200, "it moved over");
+    let ask = async |key: &str| {
+        let master = server.client().bearer(key);
+        master.get("/api/spark/keys").await.status.as_u16()
+    };
+    assert_eq!(ask(new.trim()).await, 200);
+    let mut status = ask(&old).await;
+    assert_eq!(status, 200);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while status == 200 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        status = ask(&old).await;
+    }
+    assert_eq!(status, 401, "its time is over");
+    assert_eq!(ask(new.trim()).await, 200);
 }
 
 #[tokio::test]

@@ -67,9 +67,35 @@ async fn without_a_key_401_and_with_the_wrong_one_403() {
             "{method} {path}"
         );
     }
-    // The master key is not for data.
-    let master = server.client().bearer(&server.master);
-    assert_eq!(master.post(GENERATE, &prompt("hello")).await.status, 403);
+}
+
+#[tokio::test]
+async fn the_master_key_is_not_for_data_unless_an_operator_lets_it_in() {
+    let chat = json!({"model": "demo-1", "messages": [{"role": "user", "content": "hi"}]});
+    let export = json!({"format": "json", "items": []});
+    for (env, expected) in [
+        (&[][..], 403),
+        (&[("SPARK_AUTH_MODE", "optional")][..], 403),
+        (&[("SPARK_AUTH_MASTER_ON_DATA", "true")][..], 200),
+    ] {
+        let server = Server::with("", env);
+        let master = server.client().bearer(&server.master);
+        for (path, body) in [
+            (GENERATE, &prompt("hello")),
+            ("/v1/chat/completions", &chat),
+            ("/api/export", &export),
+        ] {
+            let answer = master.post(path, body).await;
+            assert_eq!(answer.status, expected, "{path}: {}", answer.text());
+            if expected == 403 {
+                let challenge = answer.header("www-authenticate");
+                assert!(challenge.contains("insufficient_scope"), "{challenge}");
+            }
+        }
+        assert_eq!(master.get("/v1/models").await.status, expected);
+        assert_eq!(master.get("/api/spark/usage").await.status, 200);
+        assert_eq!(master.get("/metrics").await.status, 200);
+    }
 }
 
 #[tokio::test]

@@ -47,14 +47,17 @@ const MAPS: [&str; 3] = [
 ];
 
 /// Variables that are read elsewhere.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 11] = [
     "SPARK_CONFIG",
     "SPARK_MASTER_KEY",
     "SPARK_MASTER_KEY_FILE",
     "SPARK_MASTER_KEY_PREVIOUS",
     "SPARK_MASTER_KEY_PREVIOUS_FILE",
+    "SPARK_MASTER_KEY_PREVIOUS_UNTIL",
     "SPARK_PEPPER",
     "SPARK_PEPPER_FILE",
+    "SPARK_PEPPER_PREVIOUS",
+    "SPARK_PEPPER_PREVIOUS_FILE",
     "SPARK_KEY",
 ];
 

@@ -84,6 +84,8 @@ pub(crate) struct Auth {
     pub max_failures: u64,
     pub failure_window: Span,
     pub max_keys: usize,
+    /// Whether the master key opens the data routes, too.
+    pub master_on_data: bool,
 }
 
 impl Default for Auth {
@@ -93,6 +95,7 @@ impl Default for Auth {
             max_failures: 10,
             failure_window: Span::secs(60),
             max_keys: 100_000,
+            master_on_data: false,
         }
     }
 }

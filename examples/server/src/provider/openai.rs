@@ -20,6 +20,8 @@ use tower::Service;
 use super::events::WholeEvents;
 use super::{ProviderBody, ProviderError, check_base_url, is_event_stream};
 use crate::config::Provider;
+use zeroize::Zeroizing;
+
 use crate::secrets::from_environment;
 
 type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -68,7 +70,8 @@ fn authorization(
         .ok_or_else(|| {
             format!("{field}: neither {variable} nor {variable}_FILE is set in the environment")
         })?;
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim())).map_err(|_| {
+    let text = Zeroizing::new(format!("Bearer {}", key.trim()));
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
         format!("the environment variable {variable} holds characters that no header may have")
     })?;
     value.set_sensitive(true);

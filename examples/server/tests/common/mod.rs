@@ -150,6 +150,13 @@ impl Server {
         self.process = Self::spawn(&self.dir, self.config.as_deref(), &self.env);
     }
 
+    /// Starts it again in the same folder with these variables alone, once it has ended.
+    pub fn restart_with(&mut self, env: &[(&str, &str)]) {
+        let owned = env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        self.env = owned.collect();
+        self.process = Self::spawn(&self.dir, self.config.as_deref(), &self.env);
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.process.address
     }
