@@ -76,6 +76,18 @@ pub enum AuditEvent {
         /// Whether the store kept that: otherwise the key works again after a restart.
         saved: bool,
     },
+    /// A key does not work until it is resumed.
+    Suspended {
+        /// Its id.
+        key_id: Name,
+        /// Whether the store kept that: otherwise the key works again after a restart.
+        saved: bool,
+    },
+    /// A suspended key works again.
+    Resumed {
+        /// Its id.
+        key_id: Name,
+    },
     /// A credential was not accepted.
     Denied {
         /// Why.
@@ -95,7 +107,8 @@ pub enum AuditEvent {
 }
 
 impl AuditEvent {
-    /// A short word: `issued`, `rotated`, `revoked`, `denied`, `master_used`.
+    /// A short word: `issued`, `rotated`, `revoked`, `suspended`, `resumed`, `denied`,
+    /// `master_used`.
     ///
     /// # Example
     /// ```
@@ -108,6 +121,8 @@ impl AuditEvent {
             Self::Issued { .. } => "issued",
             Self::Rotated { .. } => "rotated",
             Self::Revoked { .. } => "revoked",
+            Self::Suspended { .. } => "suspended",
+            Self::Resumed { .. } => "resumed",
             Self::Denied { .. } => "denied",
             Self::MasterUsed { .. } => "master_used",
         }
@@ -116,9 +131,9 @@ impl AuditEvent {
 
 /// Writes events to `tracing`, target `spark_auth::audit`.
 ///
-/// All are `INFO` but for two: what is not in the form of a key at all is `DEBUG`, since a flood of
-/// nonsense is for the counters; and a revocation that the store did not keep is `ERROR`. Denials of
-/// known and of unknown ids are written alike, so that the time it takes tells nobody which it was.
+/// All are `INFO` but for two kinds: what is not in the form of a key at all is `DEBUG`, since a flood of
+/// nonsense is for the counters; and a revocation or suspension that the store did not keep is
+/// `ERROR`. Denials of known and of unknown ids are written alike, so that the time it takes tells nobody which it was.
 ///
 /// # Example
 /// ```
@@ -157,6 +172,22 @@ impl AuditSink for TracingAudit {
                 target: TARGET, event = name, %key_id,
                 "key revoked in this process only: the store failed, so it works again after a restart"
             ),
+            AuditEvent::Suspended {
+                key_id,
+                saved: true,
+            } => {
+                tracing::info!(target: TARGET, event = name, %key_id, "key suspended");
+            }
+            AuditEvent::Suspended {
+                key_id,
+                saved: false,
+            } => tracing::error!(
+                target: TARGET, event = name, %key_id,
+                "key suspended in this process only: the store failed, so it works again after a restart"
+            ),
+            AuditEvent::Resumed { key_id } => {
+                tracing::info!(target: TARGET, event = name, %key_id, "key resumed");
+            }
             AuditEvent::Denied {
                 reason: Rejected::Malformed,
                 client_ip,

@@ -1,18 +1,20 @@
 //! How an authenticator is put together, and checked before the first request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use spark_core::Clock;
 
 use crate::audit::{AuditSink, TracingAudit};
 use crate::authenticator::Authenticator;
 use crate::error::BuildError;
-use crate::index::{Index, KeyId};
+use crate::index::KeyId;
 use crate::master::MasterVerifier;
+use crate::memory::Memory;
 use crate::pepper::Pepper;
 use crate::record::KeyRecord;
 use crate::store::KeyStore;
-use crate::words::Brand;
+use crate::words::{Brand, Environment};
 
 /// How many keys are kept unless told otherwise, those that ended included.
 pub const DEFAULT_MAX_KEYS: usize = 100_000;
@@ -45,6 +47,8 @@ pub struct AuthenticatorBuilder {
     audit: Option<Arc<dyn AuditSink>>,
     brand: Brand,
     max_keys: Option<usize>,
+    environments: Option<Environments>,
+    accept_lost_keys: bool,
 }
 
 /// What a built authenticator is made of.
@@ -59,9 +63,24 @@ pub(crate) struct Parts {
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) brand: Brand,
     pub(crate) max_keys: usize,
-    pub(crate) index: Index,
-    /// The store's when it was loaded.
-    pub(crate) sequence: u64,
+    pub(crate) environments: Environments,
+    pub(crate) memory: Memory,
+}
+
+/// Which keys of users are accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Environments {
+    live: bool,
+    test: bool,
+}
+
+impl Environments {
+    pub(crate) fn contain(self, environment: Environment) -> bool {
+        match environment {
+            Environment::Live => self.live,
+            Environment::Test => self.test,
+        }
+    }
 }
 
 impl AuthenticatorBuilder {
@@ -173,8 +192,10 @@ impl AuthenticatorBuilder {
         self
     }
 
-    /// How many keys are kept at most, those that ended included: [`DEFAULT_MAX_KEYS`] unless told
-    /// otherwise. A full store forgets the key that ended first, and refuses when none has ended.
+    /// How many live keys there may be, and how many are kept with those that ended:
+    /// [`DEFAULT_MAX_KEYS`] unless told otherwise. When there are as many, the one that ended first
+    /// is forgotten for a new one; when none has ended, no new one is made, but for a rotation
+    /// without overlap, which needs no room: the key that it replaces is revoked and forgotten.
     ///
     /// # Example
     /// ```
@@ -183,6 +204,44 @@ impl AuthenticatorBuilder {
     /// ```
     pub fn max_keys(mut self, max: usize) -> Self {
         self.max_keys = Some(max);
+        self
+    }
+
+    /// Of which environments user keys are accepted; of both unless told otherwise, and then the
+    /// word in a key is but a label. Neither other keys are issued then, nor do they work. The
+    /// master key is not asked, since the operator has chosen it.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// # use spark_core::Name;
+    /// let auth = Authenticator::builder()
+    ///     .pepper(Pepper::generate()?)
+    ///     .store(MemoryStore::new())
+    ///     .environments(&[Environment::Live])
+    ///     .build()?;
+    /// let test = NewKey::new(Name::new("acme")?).environment(Environment::Test);
+    /// assert_eq!(auth.issue(test).unwrap_err().field(), Some("environment"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn environments(mut self, accepted: &[Environment]) -> Self {
+        self.environments = Some(Environments {
+            live: accepted.contains(&Environment::Live),
+            test: accepted.contains(&Environment::Test),
+        });
+        self
+    }
+
+    /// Whether to start although live keys in the store were made under a pepper that was not
+    /// given, so that they are refused. Not unless told so, since that is mostly a mistake.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_auth::*;
+    /// let builder = Authenticator::builder().accept_lost_keys(true);
+    /// ```
+    pub fn accept_lost_keys(mut self, accept: bool) -> Self {
+        self.accept_lost_keys = accept;
         self
     }
 
@@ -212,38 +271,44 @@ impl AuthenticatorBuilder {
                 return Err(BuildError::MasterPepper { wanted });
             }
         }
+        let environments = self.environments.unwrap_or(Environments {
+            live: true,
+            test: true,
+        });
+        if !environments.live && !environments.test {
+            return Err(BuildError::NoEnvironment);
+        }
         let loaded = store.load()?;
-        let records = loaded.records;
-        if records.len() > max_keys {
-            let found = records.len();
-            return Err(BuildError::TooManyKeys {
-                found,
-                max: max_keys,
-            });
-        }
-        let now = clock.unix_time();
-        let is_live = |record: &&KeyRecord| record.ended_at(now).is_none();
-        let live = records.iter().filter(is_live).count();
-        let lost = (records.iter().filter(is_live))
-            .filter(|record| !known.contains(&Some(record.pepper)))
-            .count();
-        if live > 0 && lost == live {
-            let given = pepper.id();
-            return Err(BuildError::WrongPepper { keys: live, given });
-        }
-        if lost > 0 {
-            tracing::warn!(
-                keys = lost,
-                "some keys were made under a pepper that was not given: they are refused"
-            );
-        }
-        let records = records
+        let records = loaded
+            .records
             .into_iter()
             .map(|record| match KeyId::of(record.id.as_str()) {
                 Some(id) => Ok((id, record)),
                 None => Err(BuildError::InvalidId { id: record.id }),
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let memory = Memory::new(records, loaded.sequence);
+        let now = trusted_now(&clock, &memory);
+        let is_live = |record: &KeyRecord| record.ended_at(now).is_none();
+        let is_lost = |record: &KeyRecord| !known.contains(&Some(record.pepper));
+        let found = memory.count(is_live);
+        if found > max_keys {
+            return Err(BuildError::TooManyKeys {
+                found,
+                max: max_keys,
+            });
+        }
+        let lost = memory.count(|record| is_live(record) && is_lost(record));
+        if lost > 0 && !self.accept_lost_keys {
+            let given = pepper.id();
+            return Err(BuildError::WrongPepper { keys: lost, given });
+        }
+        if lost > 0 {
+            tracing::warn!(
+                keys = lost,
+                "live keys were made under a pepper that was not given: they are refused"
+            );
+        }
 
         Ok(Authenticator::new(Parts {
             clock,
@@ -255,8 +320,22 @@ impl AuthenticatorBuilder {
             audit: self.audit.unwrap_or_else(|| Arc::new(TracingAudit)),
             brand: self.brand,
             max_keys,
-            index: Index::new(records),
-            sequence: loaded.sequence,
+            environments,
+            memory,
         }))
     }
+}
+
+/// A date that was reset must not bring expired keys back to life.
+fn trusted_now(clock: &Clock, memory: &Memory) -> Duration {
+    let (now, latest) = (clock.unix_time(), memory.latest());
+    let behind = latest.saturating_sub(now);
+    if behind > Duration::from_secs(60) {
+        tracing::warn!(
+            ?behind,
+            "the system's date is earlier than the last change of a key: keys expire by the latter \
+             until the date has caught up"
+        );
+    }
+    now.max(latest)
 }

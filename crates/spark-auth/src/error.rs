@@ -199,13 +199,14 @@ pub enum BuildError {
     /// No store was given.
     #[error("no store: give one with `.store(..)`, for example FileStore::open(folder)")]
     NoStore,
-    /// Every live key was made under another pepper.
+    /// Live keys were made under a pepper that was not given.
     #[error(
-        "all {keys} live keys were made under another pepper (the one given is {given}): give the \
-         pepper that they were made under, here or as the previous one"
+        "{keys} live keys were made under another pepper (the one given is {given}): give the \
+         pepper that they were made under, here or as the previous one, or say \
+         `.accept_lost_keys(true)` if they may be refused from now on"
     )]
     WrongPepper {
-        /// How many live keys there are.
+        /// How many.
         keys: usize,
         /// The id of the pepper that was given.
         given: crate::PepperId,
@@ -219,9 +220,12 @@ pub enum BuildError {
         /// The id of the pepper that it was made under.
         wanted: crate::PepperId,
     },
-    /// The store holds more keys than `max_keys`.
+    /// No environment is accepted.
+    #[error("no environment is accepted, so that no key would work: name one or both")]
+    NoEnvironment,
+    /// The store holds more live keys than `max_keys`.
     #[error(
-        "the store holds {found} keys, but max_keys is {max}: raise max_keys to {found} or more"
+        "the store holds {found} live keys, but max_keys is {max}: raise max_keys to {found} or more"
     )]
     TooManyKeys {
         /// How many it holds.
@@ -240,7 +244,7 @@ pub enum BuildError {
     Store(#[from] StoreError),
 }
 
-/// Why a key was not issued, rotated or revoked.
+/// Why keys were not changed as was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
@@ -255,8 +259,14 @@ pub enum AuthError {
     /// No key has this id.
     #[error("no key has this id")]
     NotFound,
-    /// Only a key that works can be rotated.
-    #[error("this key is {status} and cannot be rotated: issue a new one")]
+    /// A key that has ended is changed no more, and a suspended one is not rotated.
+    #[error(
+        "this key is {status}: {}",
+        match .status {
+            KeyStatus::Suspended => "resume it first",
+            _ => "that is final, so issue a new one",
+        }
+    )]
     NotActive {
         /// How it stands.
         status: KeyStatus,
@@ -276,8 +286,13 @@ pub enum AuthError {
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     Randomness,
-    /// The store failed, and nothing was changed on it. A revoked key is refused by this process
-    /// all the same, but works again after a restart: revoke it once more.
+    /// The store failed. In this process a key that was to be revoked or suspended is refused all
+    /// the same, and nothing else has changed. What the store kept depends on how it failed: mostly
+    /// nothing, so that a key works again after a restart unless it is revoked once more; but where
+    /// an answer was lost it may hold the change, so that a key which was to be rotated may be found
+    /// to end, and a new one listed of which nobody has the text. [`StoreError::Conflict`] is
+    /// certain: nothing was kept, what the other process did is known by now, and the call may be
+    /// repeated.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -327,6 +342,9 @@ pub enum Rejected {
     /// The key may not be used from this address, or from one that is not known.
     #[error("the key may not be used from this address")]
     Address,
+    /// The key is for an environment that is not accepted here.
+    #[error("the key is for another environment")]
+    Environment,
     /// The key's time is over.
     #[error("the key has expired")]
     Expired,
@@ -352,6 +370,7 @@ impl Rejected {
             Self::Revoked => "revoked",
             Self::Suspended => "suspended",
             Self::Address => "address",
+            Self::Environment => "environment",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
         }

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use spark_core::{Name, User};
 
+use crate::info::KeyInfo;
 use crate::key::ID_LEN;
+use crate::last_use::LastUse;
 use crate::record::KeyRecord;
 
 /// A change copies one shard, so that issuing many keys stays cheap; a read loads one pointer.
@@ -23,23 +27,41 @@ type Shard = HashMap<KeyId, Arc<Entry>, BuildHasherDefault<IdHasher>>;
 /// What is known of one key.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    /// Its revision is always that of the version in the store; its state may be stricter.
     pub(crate) record: KeyRecord,
     /// What a verified request carries: made once, shared by all of them.
     pub(crate) user: Arc<User>,
-    /// Set when this version could not be written to the store.
+    /// Set while the store does not have this state of the key.
     pub(crate) unsaved: bool,
+    pub(crate) last_use: LastUse,
+    /// Whether its MAC under the current pepper waits to be written.
+    pub(crate) renewing: AtomicBool,
 }
 
 impl Entry {
-    pub(crate) fn new(record: KeyRecord) -> Self {
+    pub(crate) fn new(record: KeyRecord, unsaved: bool) -> Self {
         let user = User::new(record.id.clone(), record.tenant.clone())
             .with_tier(record.tier.clone())
             .with_scopes(record.scopes.clone());
         Self {
-            record,
             user: Arc::new(user),
-            unsaved: false,
+            unsaved,
+            last_use: LastUse::new(record.last_used_at),
+            renewing: AtomicBool::new(false),
+            record,
         }
+    }
+
+    /// The view of it at `now`, with the latest use that is known.
+    pub(crate) fn info(&self, now: Duration) -> KeyInfo {
+        let mut info = KeyInfo::of(&self.record, now);
+        info.last_used_at = self.last_use.at().map(|time| time.as_secs());
+        info
+    }
+
+    /// Whether it has ended and the store knows, so that it may be forgotten.
+    pub(crate) fn is_over(&self, now: Duration) -> bool {
+        !self.unsaved && self.record.ended_at(now).is_some()
     }
 }
 
@@ -47,7 +69,7 @@ impl Index {
     pub(crate) fn new(records: Vec<(KeyId, KeyRecord)>) -> Self {
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::default()).collect();
         for (id, record) in records {
-            shards[id.shard()].insert(id, Arc::new(Entry::new(record)));
+            shards[id.shard()].insert(id, Arc::new(Entry::new(record, false)));
         }
         Self {
             shards: shards.into_iter().map(ArcSwap::from_pointee).collect(),
@@ -64,16 +86,13 @@ impl Index {
         self.shards[id.shard()].load().get(&id).cloned()
     }
 
-    /// Puts an entry in or takes it out. Whoever reads after this returns sees the change. One
-    /// caller at a time: the authenticator's lock sees to it.
-    pub(crate) fn set(&self, id: KeyId, entry: Option<Entry>) {
-        let slot = &self.shards[id.shard()];
-        let mut shard = Shard::clone(&slot.load());
-        match entry {
-            Some(entry) => shard.insert(id, Arc::new(entry)),
-            None => shard.remove(&id),
-        };
-        slot.store(Arc::new(shard));
+    /// Starts a change. One at a time: the lock of [`Memory`](crate::memory::Memory) sees to it.
+    pub(crate) fn draft(&self) -> Draft<'_> {
+        Draft {
+            index: self,
+            shards: Vec::new(),
+            replaced: Vec::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -82,6 +101,60 @@ impl Index {
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = Arc<Entry>> {
         (self.shards.iter()).flat_map(|shard| shard.load().values().cloned().collect::<Vec<_>>())
+    }
+}
+
+/// A change of some entries, unseen until it is published. However many there are, each shard is
+/// copied once.
+pub(crate) struct Draft<'a> {
+    index: &'a Index,
+    shards: Vec<(usize, Shard)>,
+    /// Entries and what has taken their place.
+    replaced: Vec<(Arc<Entry>, Arc<Entry>)>,
+}
+
+impl Draft<'_> {
+    pub(crate) fn get(&self, id: KeyId) -> Option<Arc<Entry>> {
+        match self.shards.iter().find(|(number, _)| *number == id.shard()) {
+            Some((_, shard)) => shard.get(&id).cloned(),
+            None => self.index.get(id),
+        }
+    }
+
+    pub(crate) fn put(&mut self, id: KeyId, entry: Entry) {
+        let entry = Arc::new(entry);
+        if let Some(old) = self.shard(id).insert(id, Arc::clone(&entry)) {
+            entry.last_use.absorb(&old.last_use);
+            self.replaced.push((old, entry));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: KeyId) {
+        self.shard(id).remove(&id);
+    }
+
+    /// Whoever reads after this returns sees the change.
+    pub(crate) fn publish(self) {
+        for (number, shard) in self.shards {
+            self.index.shards[number].store(Arc::new(shard));
+        }
+        // Once more, for those who noted a use while the entries changed places.
+        for (old, new) in self.replaced {
+            new.last_use.absorb(&old.last_use);
+        }
+    }
+
+    fn shard(&mut self, id: KeyId) -> &mut Shard {
+        let number = id.shard();
+        let at = match self.shards.iter().position(|(taken, _)| *taken == number) {
+            Some(at) => at,
+            None => {
+                let shard = Shard::clone(&self.index.shards[number].load());
+                self.shards.push((number, shard));
+                self.shards.len() - 1
+            }
+        };
+        &mut self.shards[at].1
     }
 }
 
@@ -95,7 +168,7 @@ impl fmt::Debug for Index {
 }
 
 /// The public id of a key, as a number to look up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct KeyId([u8; ID_LEN]);
 
 impl KeyId {

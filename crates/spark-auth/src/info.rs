@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 use spark_core::{Name, Scopes};
 
+use crate::pepper::PepperId;
 use crate::record::{KeyRecord, KeyState, KeyStatus};
 
 /// What an administrator may see of a key: all but its MAC. Times are seconds since 1970.
@@ -59,7 +60,8 @@ pub struct KeyInfo {
     pub not_before: Option<u64>,
     /// From when on it no longer works.
     pub expires_at: Option<u64>,
-    /// When it was last used, to within a minute or so.
+    /// When it was last used, to within a minute: here, or by what the store said when the record
+    /// was last read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<u64>,
     /// Since when it is suspended.
@@ -74,6 +76,10 @@ pub struct KeyInfo {
         skip_serializing_if = "Option::is_none"
     )]
     pub replaced_by: Option<Name>,
+    /// The public fingerprint of the pepper that its MAC was made under: while a key names the
+    /// previous one, that pepper is still needed.
+    #[serde(serialize_with = "as_pepper")]
+    pub pepper: PepperId,
 }
 
 impl KeyInfo {
@@ -113,6 +119,7 @@ impl KeyInfo {
                 _ => None,
             },
             replaced_by: record.replaced_by.clone(),
+            pepper: record.pepper,
         }
     }
 }
@@ -131,4 +138,8 @@ fn as_texts<S: Serializer>(scopes: &Scopes, to: S) -> Result<S::Ok, S::Error> {
 
 fn as_networks<S: Serializer>(networks: &[IpNet], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(networks.iter().map(IpNet::to_string))
+}
+
+fn as_pepper<S: Serializer>(pepper: &PepperId, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(pepper)
 }

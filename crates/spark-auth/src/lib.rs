@@ -7,6 +7,7 @@ mod answer;
 mod audit;
 mod authenticator;
 mod base62;
+mod change;
 mod codec;
 mod config;
 mod credential;
@@ -14,19 +15,24 @@ mod error;
 #[cfg(feature = "axum")]
 mod extract;
 mod file_store;
+mod flush;
 mod future;
 mod hex;
 mod index;
 mod info;
 mod journal;
 mod key;
+mod last_use;
 mod layer;
 mod mac;
 mod master;
+mod memory;
 pub mod metrics;
 mod new_key;
 mod pepper;
 mod record;
+mod refresh;
+mod renewal;
 mod require;
 mod secret_file;
 mod service;
@@ -37,7 +43,8 @@ mod verify;
 mod words;
 
 pub use audit::{AuditEvent, AuditSink, TracingAudit};
-pub use authenticator::{Authenticator, MAX_OVERLAP};
+pub use authenticator::Authenticator;
+pub use change::MAX_OVERLAP;
 pub use codec::DecodeError;
 pub use config::{AuthenticatorBuilder, DEFAULT_MAX_KEYS};
 pub use credential::{CredentialError, credential};
@@ -47,6 +54,7 @@ pub use error::{
 #[cfg(feature = "axum")]
 pub use extract::{Caller, MasterCaller, UserCaller};
 pub use file_store::FileStore;
+pub use flush::Flushed;
 pub use future::AuthFuture;
 pub use info::KeyInfo;
 pub use key::{

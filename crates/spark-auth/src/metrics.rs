@@ -31,7 +31,7 @@ pub fn describe() {
         );
         ::metrics::describe_counter!(
             KEY_CHANGES_TOTAL,
-            "Keys issued, rotated and revoked by this process"
+            "Keys issued, rotated, suspended, resumed and revoked by this process"
         );
         ::metrics::describe_gauge!(KEYS, "Keys kept, those that ended included");
         ::metrics::describe_counter!(
@@ -60,6 +60,7 @@ pub(crate) enum Decision {
     Revoked,
     Suspended,
     Address,
+    Environment,
     Expired,
     NotYetValid,
 }
@@ -76,6 +77,7 @@ impl From<crate::Rejected> for Decision {
             Rejected::Revoked => Self::Revoked,
             Rejected::Suspended => Self::Suspended,
             Rejected::Address => Self::Address,
+            Rejected::Environment => Self::Environment,
             Rejected::Expired => Self::Expired,
             Rejected::NotYetValid => Self::NotYetValid,
         }
@@ -83,7 +85,7 @@ impl From<crate::Rejected> for Decision {
 }
 
 #[cfg(feature = "metrics")]
-const DECISIONS: [(&str, &str); 18] = [
+const DECISIONS: [(&str, &str); 19] = [
     ("user", "accepted"),
     ("master", "accepted"),
     ("anonymous", "accepted"),
@@ -100,6 +102,7 @@ const DECISIONS: [(&str, &str); 18] = [
     ("user", "revoked"),
     ("user", "suspended"),
     ("user", "address"),
+    ("user", "environment"),
     ("user", "expired"),
     ("user", "not_yet_valid"),
 ];
@@ -147,6 +150,14 @@ pub(crate) fn key_changed(change: &'static str, keys: usize) {
     }
     #[cfg(not(feature = "metrics"))]
     let _ = (change, keys);
+}
+
+/// Other processes have changed keys.
+pub(crate) fn keys_refreshed(keys: usize) {
+    #[cfg(feature = "metrics")]
+    gauge_keys(keys);
+    #[cfg(not(feature = "metrics"))]
+    let _ = keys;
 }
 
 pub(crate) fn store_failed() {

@@ -6,7 +6,9 @@ use ipnet::IpNet;
 use spark_core::Name;
 
 use crate::error::AuthError;
-use crate::record::{MAX_SCOPES, is_label, whole_millis};
+use crate::record::{
+    MAX_NETWORKS, MAX_SCOPES, is_label, is_owner, is_scope, plain_network, whole_millis,
+};
 use crate::words::Environment;
 
 /// What a new key shall be.
@@ -70,6 +72,43 @@ impl NewKey {
         self
     }
 
+    /// Who answers for the key: a person, a team, an address to write to. At most
+    /// [`MAX_OWNER_LEN`](crate::MAX_OWNER_LEN) bytes, without control characters.
+    ///
+    /// # Example
+    /// ```
+    /// # use {spark_auth::NewKey, spark_core::Name};
+    /// let new = NewKey::new(Name::new("acme")?).owner("ada@example.com");
+    /// # Ok::<(), spark_core::NameError>(())
+    /// ```
+    #[must_use]
+    pub fn owner(mut self, owner: impl Into<Box<str>>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    /// From where the key may be used: at most [`MAX_NETWORKS`] networks; from anywhere where none
+    /// is named. An IPv4-mapped network means the IPv4 network, and `::/0` means IPv6 alone.
+    ///
+    /// Such a key is refused where the address of the caller is not known, also by
+    /// [`verify`](crate::Authenticator::verify): use
+    /// [`verify_from`](crate::Authenticator::verify_from).
+    ///
+    /// # Example
+    /// ```
+    /// # use {spark_auth::NewKey, spark_core::Name};
+    /// let office = ["192.0.2.0/24".parse()?, "2001:db8::/32".parse()?];
+    /// let new = NewKey::new(Name::new("acme")?).ip_allow(office);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn ip_allow(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        let networks = networks.into_iter().map(plain_network);
+        // One more than is accepted, so that too many are refused and not cut.
+        self.ip_allow = networks.take(MAX_NETWORKS + 1).collect();
+        self
+    }
+
     /// Which quota applies.
     ///
     /// # Example
@@ -84,7 +123,8 @@ impl NewKey {
         self
     }
 
-    /// What the key may do beyond the data routes: at most [`MAX_SCOPES`].
+    /// What the key may do beyond the data routes: at most [`MAX_SCOPES`]. A scope is words joined
+    /// by `:`, of which the last may be `*` for one word or more: `chat:write`, `chat:*`, `*`.
     ///
     /// # Example
     /// ```
@@ -127,7 +167,9 @@ impl NewKey {
         self
     }
 
-    /// Whether the key says `live` (as it does unless told otherwise) or `test`.
+    /// Whether the key says `live` (as it does unless told otherwise) or `test`. It is a word for
+    /// people and scanners, and opens the same doors, unless the authenticator was told which
+    /// [`environments`](crate::AuthenticatorBuilder::environments) to accept.
     ///
     /// # Example
     /// ```
@@ -149,10 +191,24 @@ impl NewKey {
         if self.scopes.len() > MAX_SCOPES {
             return invalid("scopes", "use at most 32 scopes");
         }
+        if !self.scopes.iter().all(|scope| is_scope(scope.as_str())) {
+            return invalid(
+                "scopes",
+                "use words joined by `:`, of which only the last may be `*`",
+            );
+        }
+        if !self.owner.as_deref().is_none_or(is_owner) {
+            return invalid("owner", "use 1 to 128 bytes without control characters");
+        }
+        if self.ip_allow.len() > MAX_NETWORKS {
+            return invalid("ip_allow", "use at most 32 networks");
+        }
         if self.expires_at.is_some_and(|end| whole_millis(end) <= now) {
             return invalid("expires_at", "use a time in the future");
         }
-        match (self.not_before, self.expires_at) {
+        // As they will be kept: a start and an end in the same millisecond leave no time.
+        let kept = |time: Option<Duration>| time.map(whole_millis);
+        match (kept(self.not_before), kept(self.expires_at)) {
             (Some(start), Some(end)) if start >= end => {
                 invalid("not_before", "use a time before expires_at")
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 use spark_core::{Name, Scopes};
 
@@ -108,9 +108,23 @@ impl KeyRecord {
     pub(crate) fn ended_at(&self, now: Duration) -> Option<Duration> {
         match self.state {
             KeyState::Revoked { at } => Some(at),
-            KeyState::Active | KeyState::Suspended { .. } => {
-                self.expires_at.filter(|end| now >= *end)
-            }
+            _ => self.end().filter(|end| now >= *end),
+        }
+    }
+
+    /// When the key ceased or will cease to work for good, if it does at all.
+    pub(crate) fn end(&self) -> Option<Duration> {
+        match self.state {
+            KeyState::Revoked { at } => Some(at),
+            KeyState::Active | KeyState::Suspended { .. } => self.expires_at,
+        }
+    }
+
+    /// The latest moment of which it tells that it has been.
+    pub(crate) fn changed_at(&self) -> Duration {
+        match self.state {
+            KeyState::Active => self.created_at,
+            KeyState::Suspended { at } | KeyState::Revoked { at } => self.created_at.max(at),
         }
     }
 }
@@ -131,6 +145,17 @@ pub enum KeyState {
         /// When.
         at: Duration,
     },
+}
+
+impl KeyState {
+    /// Of two states, the stricter one counts as long as the store has not heard of it.
+    pub(crate) fn strictness(self) -> u8 {
+        match self {
+            Self::Active => 0,
+            Self::Suspended { .. } => 1,
+            Self::Revoked { .. } => 2,
+        }
+    }
 }
 
 /// How a key stands at a moment.
@@ -199,7 +224,57 @@ fn is_text(text: &str, max_len: usize) -> bool {
     (1..=max_len).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
+/// Words joined by `:`, of which the last may be `*`.
+pub(crate) fn is_scope(scope: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && !word.contains('*');
+    match scope.rsplit_once(':') {
+        Some((head, last)) => head.split(':').all(is_word) && (last == "*" || is_word(last)),
+        None => scope == "*" || is_word(scope),
+    }
+}
+
+/// An IPv4-mapped network as the IPv4 network that it means, and without the bits of a host.
+pub(crate) fn plain_network(network: IpNet) -> IpNet {
+    let mapped = match network {
+        IpNet::V4(_) => None,
+        IpNet::V6(v6) => (v6.addr().to_ipv4_mapped()).zip(v6.prefix_len().checked_sub(96)),
+    };
+    let plain = mapped.and_then(|(v4, prefix)| Ipv4Net::new(v4, prefix).ok());
+    plain.map_or(network, IpNet::V4).trunc()
+}
+
 /// Records keep whole milliseconds, rounded down: a key never outlives what was asked for.
 pub(crate) fn whole_millis(time: Duration) -> Duration {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_a_whole_last_word_of_a_scope() {
+        for scope in ["chat", "chat:write", "a.b-c_d:1", "*", "chat:*", "a:b:*"] {
+            assert!(is_scope(scope), "{scope}");
+        }
+        for scope in [
+            "", ":", "a:", ":a", "a::b", "chat*", "*:read", "a:*:b", "a:b*", "**", "a:**",
+        ] {
+            assert!(!is_scope(scope), "{scope}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_network_is_the_one_that_it_means() {
+        for (given, plain) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7/128", "192.0.2.7/32"),
+            ("2001:db8::1/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+        ] {
+            let network: IpNet = given.parse().unwrap();
+            assert_eq!(plain_network(network).to_string(), plain, "{given}");
+        }
+    }
 }

@@ -92,7 +92,7 @@ impl Shared {
             }
             if let Err(after) = throttle.permit(client_ip) {
                 // Who shares an address with someone who guesses is not shut out.
-                if let Some(user) = self.authenticator.working_user_key(token) {
+                if let Some(user) = self.authenticator.working_user_key(token, client_ip) {
                     self.count(Decision::User);
                     return Ok(user);
                 }

@@ -1,8 +1,10 @@
 //! The hot path: whose credential is this? It reads memory alone and takes no lock.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use spark_core::{ClientIp, Name, Principal};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -18,7 +20,8 @@ use crate::strength::MIN_MASTER_SECRET_LEN;
 use crate::words::Kind;
 
 impl Authenticator {
-    /// Says whose credential this is.
+    /// Says whose credential this is. A key that may be used from certain networks only is refused,
+    /// since no address is given: see [`verify_from`](Self::verify_from).
     ///
     /// # Errors
     /// [`Rejected`] says why not; tell the caller the same for all reasons.
@@ -34,7 +37,8 @@ impl Authenticator {
         self.verify_from(credential, None)
     }
 
-    /// Like [`verify`](Self::verify), with the address of the caller for the audit.
+    /// Like [`verify`](Self::verify), with the address of the caller, for keys that may be used from
+    /// certain networks only and for the audit.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
@@ -68,14 +72,17 @@ impl Authenticator {
 
     /// The holder of a generated user key that works; nothing is audited. For callers of an address
     /// that is throttled: letting such a key pass helps no one who guesses, since nobody guesses one.
-    pub(crate) fn working_user_key(&self, credential: &str) -> Option<Principal> {
+    pub(crate) fn working_user_key(
+        &self,
+        credential: &str,
+        client_ip: Option<ClientIp>,
+    ) -> Option<Principal> {
         let key = key::split(credential)
             .ok()
             .filter(|key| key.kind == Kind::User)?;
         let id = KeyId::new(key.id);
-        self.parts()
-            .index
-            .with(id, |entry| self.judge(&key, entry))
+        self.memory()
+            .with(id, |entry| self.judge(&key, entry, client_ip))
             .ok()
     }
 
@@ -85,14 +92,19 @@ impl Authenticator {
         client_ip: Option<ClientIp>,
     ) -> Result<Principal, Rejected> {
         let id = KeyId::new(key.id);
-        let verdict = self.parts().index.with(id, |entry| self.judge(key, entry));
+        let verdict = (self.memory()).with(id, |entry| self.judge(key, entry, client_ip));
         // From here on a known and an unknown id take the same way, the audit included.
         verdict.or_else(|reason| self.deny(reason, id.into(), client_ip))
     }
 
     /// One MAC and one comparison whether the id is known or not. What differs between the answers
     /// is told only to whoever has the secret.
-    fn judge(&self, key: &KeyParts<'_>, entry: Option<&Entry>) -> Result<Principal, Rejected> {
+    fn judge(
+        &self,
+        key: &KeyParts<'_>,
+        entry: Option<&Entry>,
+        client_ip: Option<ClientIp>,
+    ) -> Result<Principal, Rejected> {
         let pepper = entry.map_or(Some(&self.parts().pepper), |it| {
             self.pepper(it.record.pepper)
         });
@@ -114,11 +126,32 @@ impl Authenticator {
         let has_time = record.expires_at.is_some() || record.not_before.is_some();
         let now = if has_time { self.now() } else { Duration::ZERO };
         match record.status(now) {
-            KeyStatus::Active => Ok(Principal::User(Arc::clone(&entry.user))),
-            KeyStatus::Revoked => Err(Rejected::Revoked),
-            KeyStatus::Suspended => Err(Rejected::Suspended),
-            KeyStatus::Expired => Err(Rejected::Expired),
-            KeyStatus::NotYetValid => Err(Rejected::NotYetValid),
+            KeyStatus::Active => {}
+            KeyStatus::Revoked => return Err(Rejected::Revoked),
+            KeyStatus::Suspended => return Err(Rejected::Suspended),
+            KeyStatus::Expired => return Err(Rejected::Expired),
+            KeyStatus::NotYetValid => return Err(Rejected::NotYetValid),
+        }
+        if !self.parts().environments.contain(record.environment) {
+            return Err(Rejected::Environment);
+        }
+        if !may_come_from(&record.ip_allow, client_ip) {
+            return Err(Rejected::Address);
+        }
+        self.note_use(key, entry);
+        Ok(Principal::User(Arc::clone(&entry.user)))
+    }
+
+    /// Two loads, unless the key was not used for a minute or is still under the previous pepper.
+    fn note_use(&self, key: &KeyParts<'_>, entry: &Entry) {
+        let now = self.clock().now();
+        if entry.last_use.is_due(now) {
+            entry.last_use.note(now, self.now());
+        }
+        let current = &self.parts().pepper;
+        if entry.record.pepper != current.id() && !entry.renewing.load(Ordering::Relaxed) {
+            let id = KeyId::new(key.id);
+            (self.renewals()).add(id, entry, || current.user_mac(key));
         }
     }
 
@@ -165,7 +198,7 @@ impl Authenticator {
         [parts.master.as_ref(), parts.previous_master.as_ref()]
     }
 
-    fn pepper(&self, id: PepperId) -> Option<&Pepper> {
+    pub(crate) fn pepper(&self, id: PepperId) -> Option<&Pepper> {
         let parts = self.parts();
         if parts.pepper.id() == id {
             return Some(&parts.pepper);
@@ -190,4 +223,10 @@ impl Authenticator {
         });
         Err(reason)
     }
+}
+
+/// From anywhere where no network is named; else from an address that is known and inside of one.
+fn may_come_from(networks: &[IpNet], client_ip: Option<ClientIp>) -> bool {
+    networks.is_empty()
+        || client_ip.is_some_and(|ip| networks.iter().any(|network| network.contains(&ip.addr())))
 }

@@ -11,20 +11,35 @@ use allocation_counter::measure;
 use common::{START, house_with, name, user_key, with_another_secret};
 use http::{Request, Response};
 use spark_auth::{
-    AuthLayer, Authenticator, Change, KeyRecord, KeyStore, NewKey, RequireLayer, StoreError,
+    AuthLayer, Authenticator, Change, Changes, KeyRecord, KeyStore, Loaded, NewKey, RequireLayer,
+    StoreError,
 };
-use spark_core::Context;
+use spark_core::{ClientIp, Context, Name};
 use tower::{Service, ServiceBuilder, service_fn};
 
 #[test]
 fn verifying_allocates_nothing() {
     let house = house_with(100);
-    let expiring = NewKey::new(name("acme")).expires_at(START + Duration::from_secs(60));
-    let keys = [house.issue().key, house.auth.issue(expiring).unwrap().key];
+    let expiring = NewKey::new(name("acme")).expires_at(START + Duration::from_secs(3_600));
+    let bound = NewKey::new(name("acme")).ip_allow(["192.0.2.0/24".parse().unwrap()]);
+    let keys = [
+        house.issue().key,
+        house.auth.issue(expiring).unwrap().key,
+        house.auth.issue(bound).unwrap().key,
+    ];
+    let client_ip = Some(ClientIp::new([192, 0, 2, 7].into()));
+    // The thread takes its slot in the index.
+    house.auth.verify("junk").unwrap_err();
+    house.auth.verify(house.issue().key.expose()).unwrap();
     for key in &keys {
-        house.auth.verify(key.expose()).unwrap();
-        let cost = measure(|| drop(house.auth.verify(key.expose())));
-        assert_eq!(cost.count_total, 0);
+        // The first use is noted, the second is not, and one a minute later is again.
+        for passed in [0, 1, 60] {
+            house.clock.advance(Duration::from_secs(passed));
+            let cost = measure(|| {
+                house.auth.verify_from(key.expose(), client_ip).unwrap();
+            });
+            assert_eq!(cost.count_total, 0);
+        }
     }
     // A refusal pays for its audit event: the id, as a name.
     let wrong = with_another_secret(&keys[0]);
@@ -71,15 +86,23 @@ fn the_layers_allocate_nothing_for_a_request_that_passes() {
 struct Lines(Vec<String>);
 
 impl KeyStore for Lines {
-    fn load(&self) -> Result<Vec<KeyRecord>, StoreError> {
-        Ok(self
-            .0
-            .iter()
-            .map(|line| KeyRecord::decode(line).unwrap())
-            .collect())
+    fn load(&self) -> Result<Loaded, StoreError> {
+        let records = self.0.iter().map(|line| KeyRecord::decode(line).unwrap());
+        Ok(Loaded {
+            records: records.collect(),
+            sequence: 0,
+        })
     }
 
-    fn append(&self, _: &[Change]) -> Result<(), StoreError> {
+    fn append(&self, _: &[Change]) -> Result<u64, StoreError> {
+        Ok(1)
+    }
+
+    fn changes_since(&self, _: u64) -> Result<Changes, StoreError> {
+        Ok(Changes::Unknown)
+    }
+
+    fn touch(&self, _: &[(Name, Duration)]) -> Result<(), StoreError> {
         Ok(())
     }
 }

@@ -5,12 +5,14 @@
     reason = "each test file uses a part of it"
 )]
 
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use spark_auth::{
-    AuditEvent, AuditSink, Authenticator, Brand, Environment, FailureThrottle, Issued, MasterKey,
-    MasterVerifier, MemoryStore, NewKey, Pepper, UserKey,
+    AuditEvent, AuditSink, Authenticator, AuthenticatorBuilder, Brand, Change, Changes,
+    Environment, FailureThrottle, Issued, KeyStore, Loaded, MasterKey, MasterVerifier, MemoryStore,
+    NewKey, Pepper, StoreError, UserKey,
 };
 use spark_core::testing::TestClock;
 use spark_core::{ClientIp, Name};
@@ -68,9 +70,140 @@ pub fn house_with(max_keys: usize) -> House {
     }
 }
 
+/// An authenticator on this store.
+pub fn auth_on(store: impl KeyStore + 'static) -> Authenticator {
+    Authenticator::builder()
+        .pepper(Pepper::generate().unwrap())
+        .store(store)
+        .build()
+        .unwrap()
+}
+
 impl House {
     pub fn issue(&self) -> Issued {
         self.auth.issue(NewKey::new(name("acme"))).unwrap()
+    }
+
+    /// Another process on the same store.
+    pub fn builder(&self) -> AuthenticatorBuilder {
+        Authenticator::builder()
+            .clock(self.clock.clock())
+            .pepper(self.pepper.clone())
+            .store(self.store.clone())
+    }
+}
+
+/// A place in a store where callers can be made to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// Nothing is written yet.
+    BeforeAppend,
+    /// All is written, but the caller does not know yet.
+    AfterAppend,
+    /// What was read is on its way.
+    AfterRead,
+}
+
+/// A store in memory that fails, or hangs, when it is told to. Clones share everything.
+#[derive(Clone, Debug, Default)]
+pub struct Gated(Arc<GatedState>);
+
+#[derive(Debug, Default)]
+struct GatedState {
+    inner: MemoryStore,
+    gates: Mutex<Gates>,
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Gates {
+    closed: HashSet<Gate>,
+    /// Those that keep only who waits there already.
+    for_some: HashSet<Gate>,
+    waiting: HashMap<Gate, usize>,
+    fails: bool,
+    touched: usize,
+}
+
+impl Gated {
+    pub fn fail(&self, fails: bool) {
+        self.0.gates.lock().unwrap().fails = fails;
+    }
+
+    /// How often last uses were written.
+    pub fn touched(&self) -> usize {
+        self.0.gates.lock().unwrap().touched
+    }
+
+    pub fn close(&self, gate: Gate) {
+        self.0.gates.lock().unwrap().closed.insert(gate);
+    }
+
+    pub fn open(&self, gate: Gate) {
+        let mut gates = self.0.gates.lock().unwrap();
+        gates.closed.remove(&gate);
+        gates.for_some.remove(&gate);
+        self.0.moved.notify_all();
+    }
+
+    /// Whoever waits goes on waiting.
+    pub fn open_for_new_callers(&self, gate: Gate) {
+        self.0.gates.lock().unwrap().for_some.insert(gate);
+    }
+
+    /// Returns once somebody stands at the gate.
+    pub fn wait_for_a_caller(&self, gate: Gate) {
+        let gates = self.0.gates.lock().unwrap();
+        let is_alone = |gates: &mut Gates| gates.waiting.get(&gate).is_none_or(|count| *count == 0);
+        drop(self.0.moved.wait_while(gates, is_alone).unwrap());
+    }
+
+    fn pass(&self, gate: Gate) {
+        let mut gates = self.0.gates.lock().unwrap();
+        if gates.for_some.contains(&gate) {
+            return;
+        }
+        *gates.waiting.entry(gate).or_default() += 1;
+        self.0.moved.notify_all();
+        let mut gates = (self.0.moved)
+            .wait_while(gates, |gates| gates.closed.contains(&gate))
+            .unwrap();
+        *gates.waiting.entry(gate).or_default() -= 1;
+    }
+
+    fn may_fail(&self) -> Result<(), StoreError> {
+        match self.0.gates.lock().unwrap().fails {
+            true => Err(StoreError::Other("the disk is full".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl KeyStore for Gated {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        let loaded = self.0.inner.load();
+        self.pass(Gate::AfterRead);
+        loaded
+    }
+
+    fn append(&self, changes: &[Change]) -> Result<u64, StoreError> {
+        self.may_fail()?;
+        self.pass(Gate::BeforeAppend);
+        let sequence = self.0.inner.append(changes)?;
+        self.pass(Gate::AfterAppend);
+        Ok(sequence)
+    }
+
+    fn changes_since(&self, sequence: u64) -> Result<Changes, StoreError> {
+        let changes = self.0.inner.changes_since(sequence);
+        self.pass(Gate::AfterRead);
+        changes
+    }
+
+    fn touch(&self, uses: &[(Name, Duration)]) -> Result<(), StoreError> {
+        self.may_fail()?;
+        self.0.gates.lock().unwrap().touched += 1;
+        self.0.inner.touch(uses)
     }
 }
 

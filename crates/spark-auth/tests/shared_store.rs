@@ -1,0 +1,463 @@
+//! Several processes on one store, and stores that hang.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{Gate, Gated, House, auth_on, house, house_with, name};
+use spark_auth::{
+    AuthError, Authenticator, Change, Changes, Issued, KeyInfo, KeyRecord, KeyStatus, KeyStore,
+    Loaded, MemoryStore, NewKey, Rejected, StoreError,
+};
+use spark_core::Name;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn new() -> NewKey {
+    NewKey::new(name("acme"))
+}
+
+/// Two processes on one store, with a key that both know.
+fn two() -> (House, Authenticator, Issued) {
+    let house = house();
+    let issued = house.issue();
+    let other = house.builder().build().unwrap();
+    (house, other, issued)
+}
+
+/// All but the last uses, of which each process knows its own.
+fn keys(auth: &Authenticator) -> Vec<KeyInfo> {
+    let mut list = auth.list();
+    for info in &mut list {
+        info.last_used_at = None;
+    }
+    list
+}
+
+fn is_conflict<T>(answer: &Result<T, AuthError>) -> bool {
+    matches!(answer, Err(AuthError::Store(StoreError::Conflict { .. })))
+}
+
+#[test]
+fn what_one_process_does_the_other_sees_after_a_refresh() {
+    let (house, other, known) = two();
+    let (auth, id) = (&house.auth, known.record.id.as_str());
+    let fresh = other.issue(new()).unwrap();
+    assert_eq!(auth.verify(fresh.key.expose()), Err(Rejected::UnknownKey));
+    assert_eq!(auth.refresh().unwrap(), 1);
+    assert_eq!(auth.refresh().unwrap(), 0);
+    assert!(auth.verify(fresh.key.expose()).is_ok());
+
+    other.suspend(id).unwrap();
+    auth.refresh().unwrap();
+    assert_eq!(auth.verify(known.key.expose()), Err(Rejected::Suspended));
+    auth.resume(id).unwrap();
+    other.refresh().unwrap();
+    assert!(other.verify(known.key.expose()).is_ok());
+    let next = other.rotate(id, SECOND).unwrap();
+    other.revoke(fresh.record.id.as_str()).unwrap();
+    assert_eq!(auth.refresh().unwrap(), 3);
+    assert_eq!(auth.verify(fresh.key.expose()), Err(Rejected::Revoked));
+    assert!(auth.verify(next.key.expose()).is_ok());
+    let successor = auth.get(id).unwrap().replaced_by;
+    assert_eq!(successor, Some(next.record.id));
+    // Both know all now, by what they have done and by what they have read.
+    assert_eq!(keys(auth), keys(&other));
+    assert_eq!((auth.refresh().unwrap(), other.refresh().unwrap()), (0, 0));
+}
+
+#[test]
+fn of_two_that_change_a_key_one_is_told_but_whoever_stops_it_succeeds() {
+    let (house, other, known) = two();
+    let (auth, id) = (&house.auth, known.record.id.as_str());
+    let next = other.rotate(id, 60 * SECOND).unwrap();
+    let answer = auth.rotate(id, SECOND);
+    assert!(is_conflict(&answer), "{answer:?}");
+    // It knows by now.
+    let answer = auth.rotate(id, SECOND);
+    assert!(
+        matches!(answer, Err(AuthError::AlreadyRotated { successor }) if successor == next.record.id)
+    );
+
+    other.suspend(id).unwrap();
+    other.resume(id).unwrap();
+    assert_eq!(auth.suspend(id).unwrap().status, KeyStatus::Suspended);
+    let answer = other.rotate(id, SECOND);
+    assert!(matches!(answer, Err(AuthError::AlreadyRotated { .. })));
+    other.refresh().unwrap();
+    other.resume(id).unwrap();
+    other.suspend(id).unwrap();
+    let answer = auth.resume(id);
+    assert!(is_conflict(&answer), "{answer:?}");
+    auth.resume(id).unwrap();
+    assert_eq!(other.revoke(id).unwrap().status, KeyStatus::Revoked);
+    let answer = auth.suspend(id);
+    assert!(matches!(
+        answer,
+        Err(AuthError::NotActive {
+            status: KeyStatus::Revoked
+        })
+    ));
+    assert_eq!(auth.verify(known.key.expose()), Err(Rejected::Revoked));
+    // What it was told of by a conflict needs no second revocation.
+    let revoked = auth.revoke(id).unwrap();
+    assert_eq!(revoked.revoked_at, other.get(id).unwrap().revoked_at);
+}
+
+#[test]
+fn a_key_that_another_process_forgot_is_forgotten_once_it_has_ended_here() {
+    let house = house_with(2);
+    let gone = house.issue();
+    house.issue();
+    let other = house.builder().max_keys(2).build().unwrap();
+    other.revoke(gone.record.id.as_str()).unwrap();
+    let third = other.issue(new()).unwrap();
+    assert_eq!(house.auth.len(), 2);
+    assert_eq!(house.auth.refresh().unwrap(), 2);
+    assert_eq!(house.auth.len(), 2);
+    assert_eq!(
+        house.auth.verify(gone.key.expose()),
+        Err(Rejected::UnknownKey)
+    );
+    assert!(house.auth.verify(third.key.expose()).is_ok());
+
+    // The other's clock may be ahead: here the key lives on, and can still be revoked.
+    let early = house.builder().max_keys(10).build().unwrap();
+    let record = early.list().remove(0).id;
+    house
+        .store
+        .append(&[Change::Forget(record.clone())])
+        .unwrap();
+    early.refresh().unwrap();
+    assert_eq!(
+        early.get(record.as_str()).unwrap().status,
+        KeyStatus::Active
+    );
+    early.revoke(record.as_str()).unwrap();
+    let restarted = house.builder().build().unwrap();
+    assert_eq!(
+        restarted.get(record.as_str()).unwrap().status,
+        KeyStatus::Revoked
+    );
+}
+
+#[test]
+fn others_cannot_fill_the_memory_of_this_process() {
+    let house = house_with(3);
+    let known = house.issue();
+    let other = house.builder().build().unwrap();
+    let more: Vec<_> = (0..5).map(|_| other.issue(new()).unwrap()).collect();
+    other.revoke(known.record.id.as_str()).unwrap();
+    assert!(matches!(
+        house.auth.refresh(),
+        Err(AuthError::Full { max: 3 })
+    ));
+    // The key that has ended does not count, and its revocation is in.
+    assert!((3..=4).contains(&house.auth.len()));
+    assert_eq!(
+        house.auth.verify(known.key.expose()),
+        Err(Rejected::Revoked)
+    );
+    for issued in &more[..3] {
+        other.revoke(issued.record.id.as_str()).unwrap();
+    }
+    house.auth.refresh().unwrap();
+    for issued in &more[3..] {
+        assert!(house.auth.verify(issued.key.expose()).is_ok());
+    }
+}
+
+#[test]
+fn a_store_that_no_longer_knows_the_past_is_read_whole() {
+    let (house, other, known) = two();
+    let mut issued = Vec::new();
+    for _ in 0..40 {
+        issued.push(other.issue(new()).unwrap());
+    }
+    // More changes than the store remembers.
+    let id = issued[0].record.id.as_str();
+    for _ in 0..500 {
+        other.suspend(id).unwrap();
+        other.resume(id).unwrap();
+    }
+    other.revoke(known.record.id.as_str()).unwrap();
+    assert_eq!(house.store.changes_since(1).unwrap(), Changes::Unknown);
+    assert_eq!(house.auth.refresh().unwrap(), 41);
+    assert_eq!(house.auth.list(), other.list());
+    assert_eq!(house.auth.refresh().unwrap(), 0);
+}
+
+/// A store that answers with what it was told to.
+#[derive(Clone, Debug, Default)]
+struct Liar {
+    inner: MemoryStore,
+    records: std::sync::Arc<std::sync::Mutex<Option<(Vec<KeyRecord>, u64)>>>,
+}
+
+impl KeyStore for Liar {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        match self.records.lock().unwrap().clone() {
+            Some((records, sequence)) => Ok(Loaded { records, sequence }),
+            None => self.inner.load(),
+        }
+    }
+
+    fn append(&self, changes: &[Change]) -> Result<u64, StoreError> {
+        self.inner.append(changes)
+    }
+
+    fn changes_since(&self, since: u64) -> Result<Changes, StoreError> {
+        match self.records.lock().unwrap().clone() {
+            Some((records, 0)) => Ok(Changes::Known {
+                changes: records
+                    .into_iter()
+                    .map(|it| Change::Put(Box::new(it)))
+                    .collect(),
+                sequence: since + 1,
+            }),
+            Some(_) => Ok(Changes::Unknown),
+            None => self.inner.changes_since(since),
+        }
+    }
+
+    fn touch(&self, uses: &[(Name, Duration)]) -> Result<(), StoreError> {
+        self.inner.touch(uses)
+    }
+}
+
+#[test]
+fn no_answer_of_the_store_brings_a_revoked_key_back() {
+    let store = Liar::default();
+    let auth = auth_on(store.clone());
+    let issued = auth.issue(new()).unwrap();
+    let id = issued.record.id.as_str();
+    auth.revoke(id).unwrap();
+    for revision in [0, 1, 2, 3, 100] {
+        let mut stale = issued.record.clone();
+        stale.revision = revision;
+        // As changes that are new, as all that there is, old and new.
+        for sequence in [0, 1, 1_000] {
+            *store.records.lock().unwrap() = Some((vec![stale.clone()], sequence));
+            auth.refresh().unwrap();
+            assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::Revoked));
+        }
+    }
+    assert_eq!(auth.get(id).unwrap().status, KeyStatus::Revoked);
+}
+
+#[test]
+fn a_read_that_was_on_its_way_during_a_revocation_undoes_nothing() {
+    for knows_all in [true, false] {
+        let store = Gated::default();
+        let auth = auth_on(store.clone());
+        let issued = auth.issue(new()).unwrap();
+        if !knows_all {
+            // A change that is unknown here, so that the read holds the key itself.
+            let mut record = issued.record.clone();
+            record.revision = 2;
+            store.append(&[Change::Put(Box::new(record))]).unwrap();
+        }
+        store.close(Gate::AfterRead);
+        thread::scope(|scope| {
+            let refresh = scope.spawn(|| auth.refresh().unwrap());
+            store.wait_for_a_caller(Gate::AfterRead);
+            if knows_all {
+                auth.revoke(issued.record.id.as_str()).unwrap();
+                assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::Revoked));
+                store.open(Gate::AfterRead);
+            } else {
+                // The revocation has to read too, but the key is refused while it waits.
+                let revoke = scope.spawn(|| auth.revoke(issued.record.id.as_str()).unwrap());
+                while auth.verify(issued.key.expose()).is_ok() {
+                    thread::yield_now();
+                }
+                store.open(Gate::AfterRead);
+                revoke.join().unwrap();
+            }
+            refresh.join().unwrap();
+        });
+        assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::Revoked));
+        auth.refresh().unwrap();
+        assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::Revoked));
+    }
+}
+
+#[test]
+fn a_read_on_its_way_brings_back_no_key_that_was_revoked_and_forgotten() {
+    let store = Gated::default();
+    let House { pepper, .. } = house();
+    let build = || {
+        let builder = Authenticator::builder().pepper(pepper.clone());
+        builder.store(store.clone()).max_keys(2).build().unwrap()
+    };
+    let (auth, other) = (build(), build());
+    // Two by each, so that what is issued here comes after a gap and is read again.
+    other.issue(new()).unwrap();
+    let issued = auth.issue(new()).unwrap();
+    store.close(Gate::AfterRead);
+    thread::scope(|scope| {
+        let refresh = scope.spawn(|| auth.refresh());
+        store.wait_for_a_caller(Gate::AfterRead);
+        auth.revoke(issued.record.id.as_str()).unwrap();
+        auth.issue(new()).unwrap();
+        auth.issue(new()).unwrap();
+        assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::UnknownKey));
+        store.open(Gate::AfterRead);
+        let _ = refresh.join().unwrap();
+    });
+    assert!(auth.verify(issued.key.expose()).is_err());
+    assert!(auth.get(issued.key.id()).is_none());
+}
+
+/// Keys are issued and revoked by two processes that refresh all the time.
+#[test]
+fn under_constant_refreshes_no_revoked_key_gets_in() {
+    let house = house_with(5_000);
+    let other = house.builder().max_keys(5_000).build().unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for auth in [&house.auth, &other] {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    auth.refresh().unwrap();
+                }
+            });
+        }
+        let workers: Vec<_> = [&house.auth, &other]
+            .into_iter()
+            .map(|auth| {
+                scope.spawn(move || {
+                    for round in 0..300 {
+                        let issued = auth.issue(new()).unwrap();
+                        let id = issued.record.id.as_str();
+                        if round % 3 == 0 {
+                            auth.rotate(id, SECOND).unwrap();
+                        }
+                        auth.revoke(id).unwrap();
+                        for _ in 0..20 {
+                            let answer = auth.verify(issued.key.expose());
+                            assert_eq!(answer, Err(Rejected::Revoked));
+                        }
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    house.auth.refresh().unwrap();
+    other.refresh().unwrap();
+    assert_eq!(house.auth.list(), other.list());
+    let all = house.builder().max_keys(5_000).build().unwrap();
+    assert_eq!(house.auth.list(), all.list());
+}
+
+#[test]
+fn a_store_that_hangs_keeps_no_key_alive() {
+    let store = Gated::default();
+    let auth = auth_on(store.clone());
+    let [leaked, resting] = [(); 2].map(|()| auth.issue(new()).unwrap());
+    let returned = AtomicBool::new(false);
+    store.close(Gate::BeforeAppend);
+    thread::scope(|scope| {
+        scope.spawn(|| auth.issue(new()).unwrap());
+        store.wait_for_a_caller(Gate::BeforeAppend);
+        scope.spawn(|| {
+            auth.revoke(leaked.record.id.as_str()).unwrap();
+            returned.store(true, Ordering::SeqCst);
+        });
+        scope.spawn(|| auth.suspend(resting.record.id.as_str()).unwrap());
+        // Each is refused while the disk still hangs.
+        while auth.verify(leaked.key.expose()) != Err(Rejected::Revoked)
+            || auth.verify(resting.key.expose()) != Err(Rejected::Suspended)
+        {
+            thread::yield_now();
+        }
+        assert!(
+            !returned.load(Ordering::SeqCst),
+            "it returns once it is stored"
+        );
+        store.open(Gate::BeforeAppend);
+    });
+    let stored = store.load().unwrap().records;
+    let revisions = [&leaked, &resting].map(|issued| {
+        let record = stored.iter().find(|it| it.id == issued.record.id).unwrap();
+        record.revision
+    });
+    assert_eq!(revisions, [2, 2]);
+}
+
+#[test]
+fn a_change_that_is_on_its_way_does_not_write_over_a_revocation() {
+    type Call = fn(&Authenticator, &str);
+    let calls: [Call; 3] = [
+        |auth, id| drop(auth.rotate(id, SECOND).unwrap()),
+        |auth, id| drop(auth.suspend(id).unwrap()),
+        |auth, id| drop(auth.resume(id)),
+    ];
+    for (number, call) in calls.into_iter().enumerate() {
+        for gate in [Gate::BeforeAppend, Gate::AfterAppend] {
+            let store = Gated::default();
+            let auth = auth_on(store.clone());
+            let issued = auth.issue(new()).unwrap();
+            let id = issued.record.id.as_str();
+            if number == 2 {
+                auth.suspend(id).unwrap();
+            }
+            store.close(gate);
+            thread::scope(|scope| {
+                scope.spawn(|| call(&auth, id));
+                store.wait_for_a_caller(gate);
+                let revoke = scope.spawn(|| auth.revoke(id).unwrap());
+                while auth.verify(issued.key.expose()) != Err(Rejected::Revoked) {
+                    thread::yield_now();
+                }
+                let (auth, issued) = (&auth, &issued);
+                let watch = scope.spawn(move || {
+                    while !revoke.is_finished() {
+                        let answer = auth.verify(issued.key.expose());
+                        assert_eq!(answer, Err(Rejected::Revoked));
+                    }
+                });
+                store.open(gate);
+                watch.join().unwrap();
+            });
+            let record = store.load().unwrap().records;
+            let record = record.iter().find(|it| it.id == issued.record.id).unwrap();
+            assert_eq!(auth.get(id).unwrap().status, KeyStatus::Revoked);
+            assert!(matches!(record.state, spark_auth::KeyState::Revoked { .. }));
+        }
+    }
+}
+
+#[test]
+fn what_others_revoked_while_it_was_on_its_way_here_is_not_put_in() {
+    let store = Gated::default();
+    let House { pepper, .. } = house();
+    let build = |max| {
+        let builder = Authenticator::builder().pepper(pepper.clone());
+        builder.store(store.clone()).max_keys(max).build().unwrap()
+    };
+    let (auth, other) = (build(9), build(1));
+    store.close(Gate::AfterAppend);
+    thread::scope(|scope| {
+        let issue = scope.spawn(|| auth.issue(new()).unwrap());
+        store.wait_for_a_caller(Gate::AfterAppend);
+        // It is stored, so the other may know, revoke and forget it before its maker goes on.
+        store.open_for_new_callers(Gate::AfterAppend);
+        other.refresh().unwrap();
+        let id = other.list().remove(0).id;
+        other.revoke(id.as_str()).unwrap();
+        other.issue(new()).unwrap();
+        auth.refresh().unwrap();
+        store.open(Gate::AfterAppend);
+        let issued = issue.join().unwrap();
+        assert_eq!(issued.record.id, id);
+        assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::UnknownKey));
+    });
+}
