@@ -47,7 +47,7 @@ fn bars(races: &Races) {
             race: known::THOUSAND,
             ours: SPARK,
             theirs: peers::PREFIXED,
-            limit: 0.5,
+            limit: 0.8,
         },
     ]);
 }
