@@ -73,14 +73,16 @@ pub enum AuditEvent {
     Revoked {
         /// Its id.
         key_id: Name,
-        /// Whether the store kept that: otherwise the key works again after a restart.
+        /// Whether the store kept that: otherwise the key works again after a restart, unless a
+        /// second event tells that it was kept later.
         saved: bool,
     },
     /// A key does not work until it is resumed.
     Suspended {
         /// Its id.
         key_id: Name,
-        /// Whether the store kept that: otherwise the key works again after a restart.
+        /// Whether the store kept that: otherwise the key works again after a restart, unless a
+        /// second event tells that it was kept later.
         saved: bool,
     },
     /// A suspended key works again.

@@ -1,5 +1,5 @@
-//! All that is known of keys, without any HTTP. What changes them is in `change.rs`, what checks
-//! them in `verify.rs`.
+//! All that is known of keys, without any HTTP. What changes them is in `change.rs`
+//! and `stop.rs`, what checks them in `verify.rs`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

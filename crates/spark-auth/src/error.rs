@@ -113,7 +113,7 @@ pub enum MasterKeyError {
         /// A generous estimate.
         bits: u32,
     },
-    /// The stored line is not what [`MasterKey::to_stored`](crate::MasterKey::to_stored) writes.
+    /// The stored line is not what [`MasterVerifier::to_stored`](crate::MasterVerifier::to_stored) writes.
     #[error("this is not the stored form of a master key; delete it and generate a new master key")]
     Stored,
 }
@@ -288,11 +288,11 @@ pub enum AuthError {
     Randomness,
     /// The store failed. In this process a key that was to be revoked or suspended is refused all
     /// the same, and nothing else has changed. What the store kept depends on how it failed: mostly
-    /// nothing, so that a key works again after a restart unless it is revoked once more; but where
-    /// an answer was lost it may hold the change, so that a key which was to be rotated may be found
-    /// to end, and a new one listed of which nobody has the text. [`StoreError::Conflict`] is
-    /// certain: nothing was kept, what the other process did is known by now, and the call may be
-    /// repeated.
+    /// nothing, so that a key works again after a restart unless it is revoked once more, or
+    /// [`flush`](crate::Authenticator::flush) has written that before; but where an answer was lost
+    /// it may hold the change, so that a key which was to be rotated may be found to end, and a new
+    /// one listed of which nobody has the text. [`StoreError::Conflict`] is certain: nothing was
+    /// kept, what the other process did is known by now, and the call may be repeated.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,14 +1,15 @@
-//! What is written once in a while: last uses, and MACs under the current pepper.
+//! What is written once in a while: last uses, MACs under the current pepper, and what failed.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use spark_core::Name;
 
+use crate::audit::AuditEvent;
 use crate::authenticator::Authenticator;
 use crate::error::{AuthError, StoreError};
 use crate::metrics;
-use crate::record::{KeyRecord, whole_millis};
+use crate::record::{KeyRecord, KeyState, whole_millis};
 use crate::renewal::Renewal;
 use crate::store::Change;
 
@@ -30,11 +31,14 @@ pub struct Flushed {
     pub last_uses: usize,
     /// How many keys moved from the previous pepper to the current one.
     pub renewed: usize,
+    /// How many keys were revoked or suspended that the store had failed to write.
+    pub stopped: usize,
 }
 
 impl Authenticator {
-    /// Writes what requests have left to be written: when keys were last used, in one go, and the
-    /// MACs of keys that were used under the previous pepper, made under the current one.
+    /// Writes what was left to be written: revocations and suspensions that the store failed to
+    /// keep, when keys were last used, in one go, and the MACs of keys that were used under the
+    /// previous pepper, made under the current one.
     ///
     /// Call it about once a minute, and once before the end; from `spawn_blocking` in an async
     /// service. Between two calls at most one use of each key and 1,024 MACs wait in memory. What
@@ -56,9 +60,45 @@ impl Authenticator {
     /// ```
     pub fn flush(&self) -> Result<Flushed, AuthError> {
         let _storing = self.storing();
-        let last_uses = self.write_last_uses()?;
-        let renewed = self.write_renewals()?;
-        Ok(Flushed { last_uses, renewed })
+        Ok(Flushed {
+            stopped: self.write_stopped()?,
+            last_uses: self.write_last_uses()?,
+            renewed: self.write_renewals()?,
+        })
+    }
+
+    fn write_stopped(&self) -> Result<usize, AuthError> {
+        let unsaved: Vec<_> = (self.memory().entries())
+            .filter(|entry| entry.unsaved)
+            .collect();
+        let mut written = 0;
+        for entry in unsaved {
+            let mut record = entry.record.clone();
+            record.revision = record.revision.saturating_add(1);
+            let (key_id, state) = (record.id.clone(), record.state);
+            match self.commit(vec![Change::Put(Box::new(record))], false, self.now()) {
+                Ok(()) => written += 1,
+                // What others have changed is known by now: the next call writes it.
+                Err(AuthError::Store(StoreError::Conflict { .. })) => continue,
+                Err(error) => return Err(error),
+            }
+            match state {
+                KeyState::Active => {}
+                KeyState::Suspended { .. } => {
+                    self.audit(&AuditEvent::Suspended {
+                        key_id,
+                        saved: true,
+                    });
+                }
+                KeyState::Revoked { .. } => {
+                    self.audit(&AuditEvent::Revoked {
+                        key_id,
+                        saved: true,
+                    });
+                }
+            }
+        }
+        Ok(written)
     }
 
     fn write_last_uses(&self) -> Result<usize, AuthError> {

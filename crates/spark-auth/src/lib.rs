@@ -36,6 +36,7 @@ mod renewal;
 mod require;
 mod secret_file;
 mod service;
+mod stop;
 mod store;
 mod strength;
 mod throttle;

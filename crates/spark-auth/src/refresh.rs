@@ -4,8 +4,8 @@ use crate::authenticator::Authenticator;
 use crate::error::AuthError;
 use crate::memory::Refreshed;
 use crate::metrics;
-use crate::record::KeyStatus;
-use crate::store::{Changes, Loaded};
+use crate::record::KeyRecord;
+use crate::store::{Change, Changes, Loaded};
 
 impl Authenticator {
     /// Brings in what other processes have changed in the store, and returns how many keys changed
@@ -58,30 +58,34 @@ impl Authenticator {
         let max_keys = self.parts().max_keys;
         let outcome = match store.changes_since(memory.known())? {
             Changes::Known { changes, sequence } => {
+                self.warn_of_lost_keys(changes.iter().filter_map(|change| match change {
+                    Change::Put(record) => Some(&**record),
+                    Change::Forget(_) => None,
+                }));
                 memory.bring_in(changes, sequence, max_keys, self.now())
             }
             Changes::Unknown => {
                 let Loaded { records, sequence } = store.load()?;
+                self.warn_of_lost_keys(records.iter());
                 memory.reload(records, sequence, max_keys, self.now())
             }
         };
         if !matches!(outcome, Refreshed::Changed(0) | Refreshed::Stale) {
             metrics::keys_refreshed(self.len());
-            self.warn_of_lost_keys();
         }
         Ok(outcome)
     }
 
     /// Another process may use a pepper that this one was not given.
-    fn warn_of_lost_keys(&self) {
+    fn warn_of_lost_keys<'a>(&self, records: impl Iterator<Item = &'a KeyRecord>) {
         let now = self.now();
-        let lost = self.memory().count(|record| {
-            self.pepper(record.pepper).is_none() && record.status(now) == KeyStatus::Active
-        });
+        let lost = records
+            .filter(|it| self.pepper(it.pepper).is_none() && it.ended_at(now).is_none())
+            .count();
         if lost > 0 {
             tracing::warn!(
                 keys = lost,
-                "live keys were made under a pepper that was not given: they are refused"
+                "other processes keep keys under a pepper that was not given: they are refused"
             );
         }
     }

@@ -59,7 +59,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
     /// [`StoreError`] when they cannot be read; the authenticator is then not built.
     fn load(&self) -> Result<Loaded, StoreError>;
 
-    /// Keeps `changes`, all or none, and returns their sequence once they would survive a power cut.
+    /// Keeps `changes` in their order, all or none, and returns their sequence once they would
+    /// survive a power cut. One set may put a record and forget it.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the revision of a record is not one more than that of the

@@ -3,15 +3,22 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Gated, House, START, auth_on, house, house_with, name, with_another_secret};
+use common::{
+    Gated, House, START, ThreeFailures, auth_on, house, house_with, name, user_key,
+    with_another_secret,
+};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
 use spark_auth::{
-    AuditEvent, AuthError, Authenticator, BuildError, Environment, KeyStatus, KeyStore, NewKey,
-    Pepper, Rejected, UserKey,
+    AuditEvent, AuthError, AuthLayer, Authenticator, BuildError, Environment, KeyStatus, KeyStore,
+    NewKey, Pepper, Rejected, UserKey,
 };
-use spark_core::ClientIp;
+use spark_core::{ClientIp, Clock, Context};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -339,7 +346,7 @@ fn more_renewals_than_are_kept_are_made_later() {
     let auth = Authenticator::builder()
         .pepper(Pepper::generate().unwrap())
         .previous_pepper(house.pepper.clone())
-        .store(house.store.clone())
+        .store(house.store)
         .build()
         .unwrap();
     for renewed in [1_024, 76, 0] {
@@ -363,4 +370,90 @@ fn a_system_date_that_was_reset_revives_nothing() {
     }
     let late = restarted.issue(new()).unwrap().record;
     assert_eq!(late.created_at, START + 2 * SECOND);
+}
+
+/// Status, headers and body of the answer to a caller at this address.
+async fn answer(layer: &AuthLayer, key: &UserKey, address: [u8; 4]) -> String {
+    let context = Context::new(Clock::system().now()).with_client_ip(ClientIp::new(address.into()));
+    let request = Request::get("/")
+        .header("x-api-key", key.expose())
+        .extension(context);
+    let service = ServiceBuilder::new()
+        .layer(layer.clone())
+        .service(service_fn(async |_: Request<()>| {
+            Ok::<_, std::convert::Infallible>(Response::new(Full::from("in")))
+        }));
+    let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    format!("{} {:?} {body:?}", parts.status, parts.headers)
+}
+
+#[tokio::test]
+async fn callers_are_told_nothing_of_networks_environments_and_suspensions() {
+    let house = house();
+    let bound = new().ip_allow(["192.0.2.0/24".parse().unwrap()]);
+    let bound = house.auth.issue(bound).unwrap();
+    let test = house
+        .auth
+        .issue(new().environment(Environment::Test))
+        .unwrap();
+    let suspended = house.issue();
+    house.auth.suspend(suspended.record.id.as_str()).unwrap();
+    let auth = house
+        .builder()
+        .environments(&[Environment::Live])
+        .build()
+        .unwrap();
+    let layer = AuthLayer::required(auth.clone());
+    let unknown = answer(&layer, &user_key(), [8, 8, 8, 8]).await;
+    for key in [&bound.key, &test.key, &suspended.key] {
+        assert_eq!(answer(&layer, key, [8, 8, 8, 8]).await, unknown);
+    }
+    assert!(
+        answer(&layer, &bound.key, [192, 0, 2, 7])
+            .await
+            .starts_with("200")
+    );
+
+    // Nor does an address that is throttled let such a key pass.
+    let layer = AuthLayer::required(auth).throttle(Arc::new(ThreeFailures::default()));
+    for address in [[8, 8, 8, 8], [192, 0, 2, 7]] {
+        for _ in 0..3 {
+            assert_eq!(answer(&layer, &user_key(), address).await, unknown);
+        }
+    }
+    for key in [&bound.key, &test.key, &suspended.key] {
+        assert!(answer(&layer, key, [8, 8, 8, 8]).await.starts_with("429"));
+    }
+    assert!(
+        answer(&layer, &bound.key, [192, 0, 2, 7])
+            .await
+            .starts_with("200")
+    );
+}
+
+#[test]
+fn a_flush_writes_what_the_store_had_failed_to_keep() {
+    let store = Gated::default();
+    let auth = auth_on(store.clone());
+    let [revoked, suspended] = [(); 2].map(|()| auth.issue(new()).unwrap().record.id);
+    store.fail(true);
+    auth.revoke(revoked.as_str()).unwrap_err();
+    auth.suspend(suspended.as_str()).unwrap_err();
+    auth.flush().unwrap_err();
+    store.fail(false);
+    assert_eq!(auth.flush().unwrap().stopped, 2);
+    assert_eq!(auth.flush().unwrap().stopped, 0);
+    let now = Clock::system().unix_time();
+    let mut stored: Vec<_> = (store.load().unwrap().records.iter())
+        .map(|record| (record.id.clone(), record.status(now), record.revision))
+        .collect();
+    stored.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut expected = vec![
+        (revoked, KeyStatus::Revoked, 2),
+        (suspended, KeyStatus::Suspended, 2),
+    ];
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(stored, expected);
 }

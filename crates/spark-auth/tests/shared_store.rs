@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -190,11 +191,14 @@ fn a_store_that_no_longer_knows_the_past_is_read_whole() {
     assert_eq!(house.auth.refresh().unwrap(), 0);
 }
 
+/// Records, and the sequence that is claimed for them.
+type Told = Option<(Vec<KeyRecord>, u64)>;
+
 /// A store that answers with what it was told to.
 #[derive(Clone, Debug, Default)]
 struct Liar {
     inner: MemoryStore,
-    records: std::sync::Arc<std::sync::Mutex<Option<(Vec<KeyRecord>, u64)>>>,
+    records: Arc<Mutex<Told>>,
 }
 
 impl KeyStore for Liar {
@@ -302,9 +306,12 @@ fn a_read_on_its_way_brings_back_no_key_that_was_revoked_and_forgotten() {
         let refresh = scope.spawn(|| auth.refresh());
         store.wait_for_a_caller(Gate::AfterRead);
         auth.revoke(issued.record.id.as_str()).unwrap();
-        auth.issue(new()).unwrap();
-        auth.issue(new()).unwrap();
+        let more = [(); 2].map(|()| auth.issue(new()).unwrap());
         assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::UnknownKey));
+        // So that there would be room for it.
+        for issued in more {
+            auth.revoke(issued.record.id.as_str()).unwrap();
+        }
         store.open(Gate::AfterRead);
         let _ = refresh.join().unwrap();
     });
@@ -460,4 +467,51 @@ fn what_others_revoked_while_it_was_on_its_way_here_is_not_put_in() {
         assert_eq!(issued.record.id, id);
         assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::UnknownKey));
     });
+}
+
+#[test]
+fn a_key_is_resumed_even_if_a_refresh_was_faster() {
+    let store = Gated::default();
+    let auth = auth_on(store.clone());
+    let issued = auth.issue(new()).unwrap();
+    let id = issued.record.id.as_str();
+    store.fail(true);
+    auth.suspend(id).unwrap_err();
+    store.fail(false);
+    store.close(Gate::AfterAppend);
+    thread::scope(|scope| {
+        let resume = scope.spawn(|| auth.resume(id).unwrap());
+        store.wait_for_a_caller(Gate::AfterAppend);
+        // What the store says is no word of ours: the key rests until the call is done.
+        assert_eq!(auth.refresh().unwrap(), 1);
+        assert_eq!(auth.verify(issued.key.expose()), Err(Rejected::Suspended));
+        store.open(Gate::AfterAppend);
+        assert_eq!(resume.join().unwrap().status, KeyStatus::Active);
+    });
+    assert!(auth.verify(issued.key.expose()).is_ok());
+}
+
+#[test]
+fn of_two_reads_the_later_one_counts_whichever_arrives_first() {
+    let store = Gated::default();
+    let House { pepper, .. } = house();
+    let build = |max| {
+        let builder = Authenticator::builder().pepper(pepper.clone());
+        builder.store(store.clone()).max_keys(max).build().unwrap()
+    };
+    let (auth, other) = (build(9), build(1));
+    let gone = other.issue(new()).unwrap();
+    store.close(Gate::AfterRead);
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| auth.refresh().unwrap());
+        store.wait_for_a_caller(Gate::AfterRead);
+        store.open_for_new_callers(Gate::AfterRead);
+        other.revoke(gone.record.id.as_str()).unwrap();
+        let fresh = other.issue(new()).unwrap();
+        assert_eq!(auth.refresh().unwrap(), 1);
+        store.open(Gate::AfterRead);
+        slow.join().unwrap();
+        assert!(auth.verify(fresh.key.expose()).is_ok());
+    });
+    assert_eq!(auth.verify(gone.key.expose()), Err(Rejected::UnknownKey));
 }
