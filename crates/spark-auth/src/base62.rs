@@ -42,6 +42,26 @@ pub(crate) fn checksum(text: &[u8]) -> [u8; CHECKSUM_LEN] {
     digits
 }
 
+/// Whether these six letters are the checksum of `text`. Multiplying reads a number faster than
+/// dividing writes it.
+pub(crate) fn is_checksum(letters: &[u8; CHECKSUM_LEN], text: &[u8]) -> bool {
+    let [a, b, c, d, e, f] = letters.map(|letter| u64::from(VALUES[usize::from(letter)]));
+    let pair = |high: u64, low: u64| high * 62 + low;
+    let value = (pair(a, b) * 3_844 + pair(c, d)) * 3_844 + pair(e, f);
+    value == u64::from(crc32fast::hash(text))
+}
+
+/// What each letter of the alphabet stands for; other bytes are as good as none.
+const VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut at = 0;
+    while at < ALPHABET.len() {
+        values[ALPHABET[at] as usize] = at as u8;
+        at += 1;
+    }
+    values
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +92,20 @@ mod tests {
         }
         assert_eq!(value, 0xCBF4_3926);
         assert_eq!(checksum(b""), *b"000000");
+    }
+
+    #[test]
+    fn a_checksum_is_known_again_and_no_other_text_is_taken_for_it() {
+        for text in [&b""[..], b"1", b"123456789", &[0xff; 58]] {
+            let right = checksum(text);
+            assert!(is_checksum(&right, text));
+            for (at, letter) in (0..6).flat_map(|at| ALPHABET.map(|letter| (at, letter))) {
+                let mut other = right;
+                other[at] = letter;
+                assert_eq!(is_checksum(&other, text), other == right);
+            }
+        }
+        // 62^6 is more than a CRC32 can be: what is too large is no checksum, and does not wrap.
+        assert!(!is_checksum(b"zzzzzz", b"123456789"));
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use spark_core::Name;
 
-use crate::index::{Draft, Entry, Index, KeyId};
+use crate::index::{Draft, Entry, Index, KeyId, Slot};
 use crate::record::{KeyRecord, KeyState};
 use crate::store::Change;
 
@@ -65,8 +65,8 @@ impl Memory {
         }
     }
 
-    /// Runs `read` on the entry with this id, without taking a lock or a reference count.
-    pub(crate) fn with<T>(&self, id: KeyId, read: impl FnOnce(Option<&Entry>) -> T) -> T {
+    /// Runs `read` on the slot with this id, without taking a lock or a reference count.
+    pub(crate) fn with<T>(&self, id: KeyId, read: impl FnOnce(Option<&Slot>) -> T) -> T {
         self.index.with(id, read)
     }
 

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use spark_core::{ClientIp, Name, Principal};
+use spark_core::{ClientIp, Name, Principal, User};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::audit::AuditEvent;
 use crate::authenticator::Authenticator;
 use crate::error::Rejected;
-use crate::index::{Entry, KeyId};
+use crate::index::{Entry, KeyId, Slot};
 use crate::key::{self, KeyParts, MAX_CREDENTIAL_LEN};
 use crate::master::MasterVerifier;
 use crate::pepper::{Pepper, PepperId};
@@ -82,7 +82,7 @@ impl Authenticator {
             .filter(|key| key.kind == Kind::User)?;
         let id = KeyId::new(key.id);
         self.memory()
-            .with(id, |entry| self.judge(&key, entry, client_ip))
+            .with(id, |slot| self.judge(&key, slot, client_ip))
             .ok()
     }
 
@@ -92,7 +92,7 @@ impl Authenticator {
         client_ip: Option<ClientIp>,
     ) -> Result<Principal, Rejected> {
         let id = KeyId::new(key.id);
-        let verdict = (self.memory()).with(id, |entry| self.judge(key, entry, client_ip));
+        let verdict = (self.memory()).with(id, |slot| self.judge(key, slot, client_ip));
         // From here on a known and an unknown id take the same way, the audit included.
         verdict.or_else(|reason| self.deny(reason, id.into(), client_ip))
     }
@@ -102,17 +102,16 @@ impl Authenticator {
     fn judge(
         &self,
         key: &KeyParts<'_>,
-        entry: Option<&Entry>,
+        slot: Option<&Slot>,
         client_ip: Option<ClientIp>,
     ) -> Result<Principal, Rejected> {
-        let pepper = entry.map_or(Some(&self.parts().pepper), |it| {
-            self.pepper(it.record.pepper)
-        });
-        let mac = pepper.unwrap_or(&self.parts().pepper).user_mac(key);
-        let kept = entry.map_or(self.dummy(), |entry| &entry.record.mac);
+        let current = &self.parts().pepper;
+        let pepper = slot.map_or(Some(current), |slot| self.pepper(slot.pepper));
+        let mac = pepper.unwrap_or(current).user_mac(key);
+        let kept = slot.map_or(self.dummy(), |slot| &slot.mac);
         let is_right: bool = mac.ct_eq(kept).into();
 
-        let Some(entry) = entry else {
+        let Some(slot) = slot else {
             return Err(Rejected::UnknownKey);
         };
         if pepper.is_none() {
@@ -121,6 +120,26 @@ impl Authenticator {
         if !is_right {
             return Err(Rejected::WrongSecret);
         }
+        // What the key says of itself is proven by now, and is what its record says.
+        if !self.parts().environments.contain(key.environment) {
+            return Err(Rejected::Environment);
+        }
+        let user = match &slot.user {
+            Some(user) => user,
+            None => self.if_it_may(&slot.entry, client_ip)?,
+        };
+        // Two lines that come from memory, and neither waits for the other in this order.
+        let principal = Principal::User(Arc::clone(user));
+        self.note_use(key, slot);
+        Ok(principal)
+    }
+
+    /// The holder of a key that takes more than the right secret, if it has that.
+    fn if_it_may<'a>(
+        &self,
+        entry: &'a Entry,
+        client_ip: Option<ClientIp>,
+    ) -> Result<&'a Arc<User>, Rejected> {
         let record = &entry.record;
         // The wall clock is read only for keys that have a time.
         let has_time = record.expires_at.is_some() || record.not_before.is_some();
@@ -132,24 +151,21 @@ impl Authenticator {
             KeyStatus::Expired => return Err(Rejected::Expired),
             KeyStatus::NotYetValid => return Err(Rejected::NotYetValid),
         }
-        if !self.parts().environments.contain(record.environment) {
-            return Err(Rejected::Environment);
-        }
         if !may_come_from(&record.ip_allow, client_ip) {
             return Err(Rejected::Address);
         }
-        self.note_use(key, entry);
-        Ok(Principal::User(Arc::clone(&entry.user)))
+        Ok(&entry.user)
     }
 
     /// Two loads, unless the key was not used for a minute or is still under the previous pepper.
-    fn note_use(&self, key: &KeyParts<'_>, entry: &Entry) {
+    fn note_use(&self, key: &KeyParts<'_>, slot: &Slot) {
+        let entry = &*slot.entry;
         let now = self.clock().now();
         if entry.last_use.is_due(now) {
             entry.last_use.note(now, self.now());
         }
         let current = &self.parts().pepper;
-        if entry.record.pepper != current.id() && !entry.renewing.load(Ordering::Relaxed) {
+        if slot.pepper != current.id() && !entry.renewing.load(Ordering::Relaxed) {
             let id = KeyId::new(key.id);
             (self.renewals()).add(id, entry, || current.user_mac(key));
         }

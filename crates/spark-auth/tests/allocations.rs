@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocation_counter::measure;
-use common::{START, house_with, name, user_key, with_another_secret};
+use common::{
+    House, START, ThreeFailures, auth_on, house_with, name, user_key, with_another_secret,
+};
 use http::{Request, Response};
 use spark_auth::{
-    AuthLayer, Authenticator, Change, Changes, KeyRecord, KeyStore, Loaded, NewKey, RequireLayer,
-    StoreError,
+    AuthLayer, Authenticator, Change, Changes, KeyRecord, KeyStore, Loaded, MemoryStore, NewKey,
+    Rejected, RequireLayer, StoreError, UserKey,
 };
 use spark_core::{ClientIp, Context, Name};
 use tower::{Service, ServiceBuilder, service_fn};
@@ -41,13 +43,31 @@ fn verifying_allocates_nothing() {
             assert_eq!(cost.count_total, 0);
         }
     }
-    // A refusal pays for its audit event: the id, as a name.
-    let wrong = with_another_secret(&keys[0]);
+}
+
+#[test]
+fn a_refusal_allocates_the_id_for_its_audit_event_and_nothing_else() {
+    let auth = auth_on(MemoryStore::new());
+    let issue = || auth.issue(NewKey::new(name("acme"))).unwrap();
+    let (known, revoked) = (issue(), issue());
+    auth.revoke(revoked.record.id.as_str()).unwrap();
+    auth.verify(known.key.expose()).unwrap();
+    let text = known.key.expose();
+    let typo = format!("{}{}", &text[..text.len() - 1], "-");
+    let slip = text.replace("_sk_", "_mk_");
+    let long = "a".repeat(1 << 20);
+    let wrong = with_another_secret(&known.key);
     let unknown = user_key();
-    house.events.take();
-    for key in [wrong, unknown] {
-        let cost = measure(|| drop(house.auth.verify(key.expose())));
-        assert!(cost.count_total <= 3, "{cost:?}");
+    for (text, reason, allocations) in [
+        (typo.as_str(), Rejected::Malformed, 0),
+        (&slip, Rejected::Malformed, 0),
+        (&long, Rejected::Malformed, 0),
+        (wrong.expose(), Rejected::WrongSecret, 1),
+        (unknown.expose(), Rejected::UnknownKey, 1),
+        (revoked.key.expose(), Rejected::Revoked, 1),
+    ] {
+        let cost = measure(|| assert_eq!(auth.verify(text), Err(reason)));
+        assert_eq!(cost.count_total, allocations, "{reason:?}: {cost:?}");
     }
 }
 
@@ -55,8 +75,41 @@ fn verifying_allocates_nothing() {
 fn the_layers_allocate_nothing_for_a_request_that_passes() {
     let house = house_with(100);
     let key = house.issue().key;
+    let layer = AuthLayer::required(house.auth.clone());
+    let allocations = [(); 3].map(|()| through(&layer, &house, &key, 200));
+    // The first call resolves the counters and the thread's slot in the index.
+    assert_eq!(allocations[1..], [0, 0], "{allocations:?}");
+}
+
+#[test]
+fn what_an_answer_that_refuses_allocates() {
+    let house = house_with(100);
+    let auth = auth_on(MemoryStore::new());
+    let layer = AuthLayer::required(auth.clone());
+    let key = auth.issue(NewKey::new(name("acme"))).unwrap().key;
+    let stranger = user_key();
+    let throttled = layer.clone().throttle(Arc::new(ThreeFailures::default()));
+    for _ in 0..4 {
+        through(&layer, &house, &stranger, 401);
+    }
+    let refused = through(&layer, &house, &stranger, 401);
+    for _ in 0..3 {
+        through(&throttled, &house, &stranger, 401);
+    }
+    through(&throttled, &house, &stranger, 429);
+    let too_many = through(&throttled, &house, &stranger, 429);
+    through(&throttled, &house, &key, 200);
+    // Whoever has the right key is let pass beside those who guess, and pays nothing for them.
+    assert_eq!(through(&throttled, &house, &key, 200), 0);
+    println!("{refused} allocations for a 401, {too_many} for a 429");
+    // The audit event's id is one; the rest is the problem, its headers and its body.
+    assert!(refused <= 8 && too_many <= 7, "{refused}, {too_many}");
+}
+
+/// How many allocations it takes to answer a request with this key.
+fn through(layer: &AuthLayer, house: &House, key: &UserKey, status: u16) -> u64 {
     let mut service = ServiceBuilder::new()
-        .layer(AuthLayer::required(house.auth.clone()))
+        .layer(layer.clone())
         .layer(RequireLayer::user())
         .service(service_fn(|_: Request<()>| {
             std::future::ready(Ok::<_, Infallible>(Response::new(String::new())))
@@ -64,21 +117,16 @@ fn the_layers_allocate_nothing_for_a_request_that_passes() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let mut allocations = Vec::new();
-    for _ in 0..3 {
-        let mut request = Request::new(());
-        let value = format!("Bearer {}", key.expose()).parse().unwrap();
-        request.headers_mut().insert("authorization", value);
-        let context = Context::new(house.clock.clock().now());
-        request.extensions_mut().insert(context);
-        let cost = measure(|| {
-            let response = runtime.block_on(service.call(request)).unwrap();
-            assert_eq!(response.status(), 200);
-        });
-        allocations.push(cost.count_total);
-    }
-    // The first call resolves the counters and the thread's slot in the index.
-    assert_eq!(allocations[1..], [0, 0], "{allocations:?}");
+    let mut request = Request::new(());
+    let value = format!("Bearer {}", key.expose()).parse().unwrap();
+    request.headers_mut().insert("authorization", value);
+    let client_ip = ClientIp::new([192, 0, 2, 7].into());
+    let context = Context::new(house.clock.clock().now()).with_client_ip(client_ip);
+    request.extensions_mut().insert(context);
+    let mut response = None;
+    let cost = measure(|| response = Some(runtime.block_on(service.call(request)).unwrap()));
+    assert_eq!(response.map(|it| it.status().as_u16()), Some(status));
+    cost.count_total
 }
 
 /// Records as a file gives them: nothing is shared between them.
