@@ -109,7 +109,8 @@ impl MacKey {
                 *byte ^= key;
             }
             let mut state = Zeroizing::new(INITIAL);
-            compress256(&mut state, &[*block]);
+            // By reference: a copy of the block would stay on the stack.
+            compress256(&mut state, std::slice::from_ref(&*block));
             state
         };
         Self {
