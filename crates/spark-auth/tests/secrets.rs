@@ -127,8 +127,9 @@ async fn nothing_that_is_written_holds_a_secret() {
 
 /// The MACs as they stand in the store's file.
 fn pepper_macs(folder: &std::path::Path) -> Vec<String> {
-    let log = std::fs::read_to_string(folder.join("keys.log")).unwrap();
-    let macs: Vec<_> = (log.split("\"mac\":\"").skip(1))
+    let file = std::fs::read(folder.join("keys.redb")).unwrap();
+    let file = String::from_utf8_lossy(&file);
+    let macs: Vec<_> = (file.split("\"mac\":\"").skip(1))
         .map(|rest| rest[..64].to_owned())
         .collect();
     assert!(macs.len() >= 3);
