@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_secrets_and_placeholders_are_refused() {
+    fn a13_weak_secrets_and_placeholders_are_refused() {
         for (text, expected) in [
             ("", MasterKeyError::Short { len: 0 }),
             ("short", MasterKeyError::Short { len: 5 }),
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_somebody_made_up_is_refused_though_its_checksum_holds() {
+    fn a13_a_key_that_somebody_made_up_is_refused_though_its_checksum_holds() {
         for body in [
             "0".repeat(44),
             "Ab".repeat(22),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_is_exact() {
+    fn a13_the_deadline_is_exact() {
         let pepper = Pepper::generate().unwrap();
         let text = "8f2K-zR41-vQ9x-Lm3T-w7Yb-Hd6S-cJ0p";
         let end = Duration::from_secs(10);

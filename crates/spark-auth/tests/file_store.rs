@@ -235,7 +235,7 @@ fn a_second_process_is_told_who_holds_the_folder() {
 
 #[cfg(unix)]
 #[test]
-fn files_are_for_their_owner_alone() {
+fn a11_files_are_for_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let (dir, pepper) = house();
     let folder = dir.path().join("new").join("folder");
@@ -252,7 +252,7 @@ fn files_are_for_their_owner_alone() {
 }
 
 #[test]
-fn what_is_no_key_store_is_refused_as_it_is() {
+fn a11_what_is_no_key_store_is_refused_as_it_is() {
     let (dir, _) = house();
     let path = dir.path().join("keys.redb");
     drop(FileStore::open(dir.path()).unwrap());

@@ -126,7 +126,7 @@ async fn both_headers_open_the_door_and_neither_goes_further() {
 }
 
 #[tokio::test]
-async fn all_bad_credentials_get_one_identical_answer_in_every_mode() {
+async fn a2_all_bad_credentials_get_one_identical_answer_in_every_mode() {
     let house = house();
     let (revoked, expired, early) = (house.issue(), house.issue(), house.issue());
     house.auth.revoke(revoked.record.id.as_str()).unwrap();
@@ -333,7 +333,7 @@ async fn an_exempt_path_still_knows_who_calls() {
 }
 
 #[tokio::test]
-async fn what_can_be_read_in_two_ways_is_400() {
+async fn a7_what_can_be_read_in_two_ways_is_400() {
     let house = house();
     let key = house.issue().key;
     let good = format!("Bearer {}", key.expose());
@@ -364,7 +364,7 @@ async fn what_can_be_read_in_two_ways_is_400() {
 }
 
 #[tokio::test]
-async fn guessing_is_throttled_per_address_and_only_where_a_credential_is_sent() {
+async fn a3_guessing_is_throttled_per_address_and_only_where_a_credential_is_sent() {
     let house = house();
     let good = house.issue().key;
     let layer =
@@ -402,7 +402,34 @@ async fn guessing_is_throttled_per_address_and_only_where_a_credential_is_sent()
         send(layer.clone(), request("/", &[])).await.body,
         "anonymous"
     );
-    // The key's owner, elsewhere, is not locked out.
+}
+
+/// The throttle counts by address and never by key: a guesser who knows an id locks out nobody, and
+/// nothing that it is told says whether the id exists.
+#[tokio::test]
+async fn a15_who_guesses_at_an_id_locks_out_neither_its_owner_nor_a_neighbour() {
+    let house = house();
+    let good = house.issue().key;
+    let layer =
+        AuthLayer::required(house.auth.clone()).throttle(Arc::new(ThreeFailures::default()));
+    let guess = with_another_secret(&good);
+    let stranger = user_key();
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        let known = send_bearer(&layer, "/", guess.expose()).await;
+        let unknown = send_bearer(&layer, "/", stranger.expose()).await;
+        answers.push((known.status, known.body, unknown.status, unknown.body));
+    }
+    let statuses: Vec<_> = answers
+        .iter()
+        .flat_map(|it| [it.0.as_u16(), it.2.as_u16()])
+        .collect();
+    assert_eq!(statuses[..3], [401; 3]);
+    assert_eq!(statuses[3..], [429; 9]);
+    assert_eq!(answers[0].1, answers[0].3, "known and unknown read alike");
+
+    let owner_at_that_address = send_bearer(&layer, "/", good.expose()).await;
+    assert_eq!(owner_at_that_address.body, "user acme");
     let (header, value) = bearer(good.expose());
     let mut elsewhere = request("/", &[(header, &value)]);
     let ip = ClientIp::new([198, 51, 100, 1].into());

@@ -11,7 +11,7 @@ use std::time::Duration;
 const CHILD: &str = "SPARK_AUTH_KILL_TEST_CHILD";
 
 #[test]
-fn nothing_that_was_acknowledged_is_lost_to_a_kill() {
+fn a11_nothing_that_was_acknowledged_is_lost_to_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let command = || {
         let mut command = Command::new(std::env::current_exe().unwrap());

@@ -262,7 +262,7 @@ fn a_use_is_never_lost_to_a_change_of_the_record() {
 }
 
 #[test]
-fn a_key_leaves_the_previous_pepper_as_it_is_used() {
+fn a12_a_key_leaves_the_previous_pepper_as_it_is_used() {
     let house = house_with(400);
     let used: Vec<_> = (0..300).map(|_| house.issue()).collect();
     let (idle, suspended) = (house.issue(), house.issue());
@@ -358,7 +358,7 @@ fn more_renewals_than_are_kept_are_made_later() {
 }
 
 #[test]
-fn a_system_date_that_was_reset_revives_nothing() {
+fn a6_a_system_date_that_was_reset_revives_nothing() {
     let house = house();
     let short = house.auth.issue(new().expires_at(START + SECOND)).unwrap();
     house.clock.advance(2 * SECOND);

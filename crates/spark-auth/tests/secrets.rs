@@ -31,7 +31,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn nothing_that_is_written_holds_a_secret() {
+async fn a8_nothing_that_is_written_holds_a_secret() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -137,7 +137,7 @@ fn pepper_macs(folder: &std::path::Path) -> Vec<String> {
 }
 
 #[test]
-fn debug_of_everything_public_is_quiet() {
+fn a8_debug_of_everything_public_is_quiet() {
     let house = house();
     let issued = house.issue();
     let shown = format!("{:?} {:?} {:?}", house.auth, house.store, issued);

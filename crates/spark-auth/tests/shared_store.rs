@@ -233,7 +233,7 @@ impl KeyStore for Liar {
 }
 
 #[test]
-fn no_answer_of_the_store_brings_a_revoked_key_back() {
+fn a5_no_answer_of_the_store_brings_a_revoked_key_back() {
     let store = Liar::default();
     let auth = auth_on(store.clone());
     let issued = auth.issue(new()).unwrap();
@@ -253,7 +253,7 @@ fn no_answer_of_the_store_brings_a_revoked_key_back() {
 }
 
 #[test]
-fn a_read_that_was_on_its_way_during_a_revocation_undoes_nothing() {
+fn a5_a_read_that_was_on_its_way_during_a_revocation_undoes_nothing() {
     for knows_all in [true, false] {
         let store = Gated::default();
         let auth = auth_on(store.clone());
@@ -321,7 +321,7 @@ fn a_read_on_its_way_brings_back_no_key_that_was_revoked_and_forgotten() {
 
 /// Keys are issued and revoked by two processes that refresh all the time.
 #[test]
-fn under_constant_refreshes_no_revoked_key_gets_in() {
+fn a5_under_constant_refreshes_no_revoked_key_gets_in() {
     let house = house_with(5_000);
     let other = house.builder().max_keys(5_000).build().unwrap();
     let done = AtomicBool::new(false);
@@ -365,7 +365,7 @@ fn under_constant_refreshes_no_revoked_key_gets_in() {
 }
 
 #[test]
-fn a_store_that_hangs_keeps_no_key_alive() {
+fn a14_a_store_that_hangs_keeps_no_key_alive() {
     let store = Gated::default();
     let auth = auth_on(store.clone());
     let [leaked, resting] = [(); 2].map(|()| auth.issue(new()).unwrap());
