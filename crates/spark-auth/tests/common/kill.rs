@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use spark_auth::{Authenticator, FileStore, KeyStore, NewKey, Pepper, Rejected};
+use spark_auth::{Authenticator, FileStore, KeyStatus, KeyStore, NewKey, Pepper, Rejected};
 use spark_core::{Clock, Name};
 
 /// What came of it.
@@ -70,17 +70,19 @@ pub fn child() {
     // Each line begins with a line end, since a test runner writes to the same pipe.
     let mut say = |text: String| write!(out, "\n@{text}\n").and_then(|()| out.flush());
     say("open".to_owned()).unwrap();
-    let mut active: Vec<Name> = auth
-        .list()
-        .into_iter()
-        .filter(|key| key.status == spark_auth::KeyStatus::Active)
-        .map(|key| key.id)
-        .collect();
+    let standing = |status| -> Vec<Name> {
+        let keys = auth.list().into_iter();
+        keys.filter(|key| key.status == status)
+            .map(|key| key.id)
+            .collect()
+    };
+    let mut active = standing(KeyStatus::Active);
+    let mut suspended = standing(KeyStatus::Suspended);
     // Far more than is done before the kill; a bound all the same.
     for _ in 0..100_000 {
         let some = (!active.is_empty())
             .then(|| usize::try_from(random.below(active.len() as u64)).unwrap());
-        let told = match (random.below(8), some) {
+        let told = match (random.below(10), some) {
             (0..=1, Some(at)) => {
                 let id = active.swap_remove(at);
                 let _ = say(format!("begin revoke {id}"));
@@ -100,6 +102,20 @@ pub fn child() {
                 store.touch(&[(active[at].clone(), used)]).unwrap();
                 Ok(())
             }
+            (5, Some(at)) => {
+                let id = active.swap_remove(at);
+                let _ = say(format!("begin suspend {id}"));
+                auth.suspend(id.as_str()).unwrap();
+                suspended.push(id);
+                say("done".to_owned())
+            }
+            (6, _) if !suspended.is_empty() => {
+                let id = suspended.swap_remove(0);
+                let _ = say(format!("begin resume {id}"));
+                auth.resume(id.as_str()).unwrap();
+                active.push(id);
+                say("done".to_owned())
+            }
             _ => {
                 let label = format!("{:016x}", random.below(u64::MAX));
                 let _ = say(format!("begin issue {label}"));
@@ -115,21 +131,25 @@ pub fn child() {
     }
 }
 
-/// What the parent knows: each key by its id, and whether it works.
+/// What the parent knows: each key by its id, and how it stands.
 #[derive(Default)]
 struct Known {
-    keys: HashMap<String, (String, bool)>,
+    keys: HashMap<String, (String, KeyStatus)>,
     sequence: u64,
 }
 
 impl Known {
     fn add(&mut self, key: &str) {
         let id = key[key.len() - 50..key.len() - 38].to_owned();
-        self.keys.insert(id, (key.to_owned(), true));
+        self.keys.insert(id, (key.to_owned(), KeyStatus::Active));
     }
 
     fn end(&mut self, id: &str) {
-        self.keys.get_mut(id).unwrap().1 = false;
+        self.set(id, KeyStatus::Revoked);
+    }
+
+    fn set(&mut self, id: &str, status: KeyStatus) {
+        self.keys.get_mut(id).unwrap().1 = status;
     }
 
     /// What an acknowledged change did.
@@ -138,6 +158,8 @@ impl Known {
         match begun.split_once(' ').unwrap() {
             ("issue", _) => self.add(done),
             ("revoke", id) => self.end(id),
+            ("suspend", id) => self.set(id, KeyStatus::Suspended),
+            ("resume", id) => self.set(id, KeyStatus::Active),
             ("rotate", id) => {
                 self.end(id);
                 self.add(done);
@@ -240,7 +262,7 @@ fn look(folder: &Path, pepper: &Pepper, said: &[String], known: &mut Known, out:
     let found = auth.list();
     if let Some(change) = begun {
         out.under_way += 1;
-        let more = usize::from(!change.starts_with("revoke"));
+        let more = usize::from(change.starts_with("issue") || change.starts_with("rotate"));
         if sequence > known.sequence {
             // It was done all the same: whole.
             out.done_all_the_same += 1;
@@ -252,6 +274,8 @@ fn look(folder: &Path, pepper: &Pepper, said: &[String], known: &mut Known, out:
             match change.split_once(' ').unwrap() {
                 ("issue", label) => assert_eq!(new.unwrap().label.as_deref(), Some(label)),
                 ("revoke", id) => known.end(id),
+                ("suspend", id) => known.set(id, KeyStatus::Suspended),
+                ("resume", id) => known.set(id, KeyStatus::Active),
                 ("rotate", id) => {
                     known.end(id);
                     let old = auth.get(id).unwrap();
@@ -265,23 +289,25 @@ fn look(folder: &Path, pepper: &Pepper, said: &[String], known: &mut Known, out:
                 known.sequence += 1;
                 known
                     .keys
-                    .insert(new.id.to_string(), (String::new(), false));
+                    .insert(new.id.to_string(), (String::new(), KeyStatus::Revoked));
             }
         }
     }
     let sequence = store.load().unwrap().sequence;
     assert_eq!(sequence, known.sequence, "{begun:?}");
     assert_eq!(auth.len(), known.keys.len(), "{begun:?}");
-    for (id, (key, works)) in &known.keys {
+    for (id, (key, status)) in &known.keys {
         if key.is_empty() {
             let status = auth.get(id).unwrap().status;
-            assert_eq!(status, spark_auth::KeyStatus::Revoked);
+            assert_eq!(status, KeyStatus::Revoked);
             continue;
         }
-        match auth.verify(key) {
-            Ok(_) => assert!(works, "{id} was revoked"),
-            Err(Rejected::Revoked) => assert!(!works, "{id} works no more"),
+        let found = match auth.verify(key) {
+            Ok(_) => KeyStatus::Active,
+            Err(Rejected::Revoked) => KeyStatus::Revoked,
+            Err(Rejected::Suspended) => KeyStatus::Suspended,
             Err(other) => panic!("{id}: {other}"),
-        }
+        };
+        assert_eq!(found, *status, "{id}");
     }
 }
