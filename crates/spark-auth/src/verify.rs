@@ -106,20 +106,22 @@ impl Authenticator {
         client_ip: Option<ClientIp>,
     ) -> Result<Principal, Rejected> {
         let current = &self.parts().pepper;
-        let pepper = slot.map_or(Some(current), |slot| self.pepper(slot.pepper));
+        let (made_under, kept) = match slot {
+            Some(slot) => (slot.pepper, &slot.mac),
+            None => (current.id(), self.dummy()),
+        };
+        let pepper = self.pepper(made_under);
         let mac = pepper.unwrap_or(current).user_mac(key);
-        let kept = slot.map_or(self.dummy(), |slot| &slot.mac);
         let is_right: bool = mac.ct_eq(kept).into();
 
-        let Some(slot) = slot else {
-            return Err(Rejected::UnknownKey);
+        // One way for all who do not have the secret; why they are refused is known afterwards.
+        let Some(slot) = slot.filter(|_| is_right && pepper.is_some()) else {
+            return Err(match (slot, pepper) {
+                (None, _) => Rejected::UnknownKey,
+                (Some(_), None) => Rejected::UnknownPepper,
+                (Some(_), Some(_)) => Rejected::WrongSecret,
+            });
         };
-        if pepper.is_none() {
-            return Err(Rejected::UnknownPepper);
-        }
-        if !is_right {
-            return Err(Rejected::WrongSecret);
-        }
         // What the key says of itself is proven by now, and is what its record says.
         if !self.parts().environments.contain(key.environment) {
             return Err(Rejected::Environment);
