@@ -98,7 +98,7 @@ fn refused(races: &Races) {
 
 /// Around an HTTP service that answers at once. Both sides look at the status; the body is read to
 /// its end on all sides, since that is when ours counts.
-fn layer(races: &Races, name: &str, window: u16) {
+fn layer(races: &Races, name: &str, window: u32) {
     races.race(name, |race| {
         let config = Config::standard().window(Window::Count(window));
         let breaker = Breaker::new("peer", config, Clock::system()).unwrap();
@@ -107,7 +107,7 @@ fn layer(races: &Races, name: &str, window: u16) {
             .classify(HttpClassify)
             .layer(service_fn(answer));
         let peer = CircuitBreakerLayer::builder()
-            .sliding_window_size(window.into())
+            .sliding_window_size(window as usize)
             .classify_response(|response: &Response<Full<Bytes>>| {
                 response.status().is_server_error()
             })

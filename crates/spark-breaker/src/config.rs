@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::ConfigError;
+use crate::window::MOST_CALLS;
+use crate::word::MOST_PROBES;
 
 /// When a breaker opens, for how long, and what closes it again.
 ///
@@ -41,6 +43,9 @@ pub struct Config {
     pub(crate) probe_timeout: Duration,
     pub(crate) abandon_after: Option<Duration>,
     pub(crate) background_grace: Duration,
+    pub(crate) success_needed: Option<u32>,
+    pub(crate) ramp: Duration,
+    pub(crate) seed: Option<u64>,
 }
 
 /// Over what the failure rate is taken.
@@ -55,8 +60,8 @@ pub enum Window {
         /// In how many steps it moves, 1 to 60.
         buckets: u8,
     },
-    /// The latest so many calls.
-    Count(u16),
+    /// The latest so many calls, up to 1,000,000.
+    Count(u32),
 }
 
 impl From<Duration> for Window {
@@ -91,6 +96,9 @@ impl Config {
             probe_timeout: Duration::from_secs(30),
             abandon_after: None,
             background_grace: Duration::ZERO,
+            success_needed: None,
+            ramp: Duration::ZERO,
+            seed: None,
         }
     }
 
@@ -133,7 +141,7 @@ impl Config {
     }
 
     /// From when on a call counts as slow: the time to its first byte, or to its end when it has
-    /// none.
+    /// none. Slow calls are looked for when [`slow_rate`](Self::slow_rate) is set.
     pub fn slow_threshold(mut self, threshold: Duration) -> Self {
         self.slow_threshold = threshold;
         self
@@ -172,10 +180,32 @@ impl Config {
         self
     }
 
-    /// How many calls a half-open breaker lets through at once, and how many must succeed for it to
-    /// close.
+    /// How many calls a half-open breaker lets through at once, up to 4,095; and how many must
+    /// succeed for it to close, unless [`success_needed`](Self::success_needed) is set.
     pub fn probes(mut self, probes: u32) -> Self {
         self.probes = probes;
+        self
+    }
+
+    /// How many probes must succeed for it to close; as many as [`probes`](Self::probes) unless set.
+    pub fn success_needed(mut self, successes: impl Into<Option<u32>>) -> Self {
+        self.success_needed = successes.into();
+        self
+    }
+
+    /// After its probes have closed it, lets through a share of the calls that grows from a tenth to
+    /// all over this time, so that a callee that has just recovered does not meet all its callers at
+    /// once. The others are refused ([`RejectReason::Ramping`](crate::RejectReason::Ramping)). Zero
+    /// unless set: all calls pass at once.
+    pub fn ramp(mut self, time: Duration) -> Self {
+        self.ramp = time;
+        self
+    }
+
+    /// Makes its jitter the same each time: for simulations. Replicas that share a seed probe at one
+    /// moment.
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.seed = seed.into();
         self
     }
 
@@ -208,6 +238,10 @@ impl Config {
         self.window
     }
 
+    pub(crate) fn needed(&self) -> u32 {
+        self.success_needed.unwrap_or(self.probes)
+    }
+
     pub(crate) fn abandoned_at(&self) -> Duration {
         self.abandon_after.unwrap_or(self.slow_threshold)
     }
@@ -232,11 +266,14 @@ impl Config {
                     ));
                 }
             }
-            Window::Count(calls) => count("window.count", u32::from(calls))?,
+            Window::Count(calls) => {
+                count("window.count", calls)?;
+                at_most("window.count", calls, MOST_CALLS, "give at most 1,000,000")?;
+            }
         }
         count("min_calls", self.min_calls)?;
         if let Window::Count(calls) = self.window
-            && self.min_calls > u32::from(calls)
+            && self.min_calls > calls
         {
             return Err(ConfigError::out_of_range(
                 "min_calls",
@@ -273,7 +310,10 @@ impl Config {
             ));
         }
         time("max_retry_after", self.max_retry_after, Duration::ZERO)?;
-        count("probes", self.probes)?;
+        for (field, value) in [("probes", self.probes), ("success_needed", self.needed())] {
+            count(field, value)?;
+            at_most(field, value, MOST_PROBES, "give at most 4,095")?;
+        }
         time(
             "probe_timeout",
             self.probe_timeout,
@@ -282,7 +322,8 @@ impl Config {
         if let Some(after) = self.abandon_after {
             time("abandon_after", after, Duration::ZERO)?;
         }
-        time("background_grace", self.background_grace, Duration::ZERO)
+        time("background_grace", self.background_grace, Duration::ZERO)?;
+        time("ramp", self.ramp, Duration::ZERO)
     }
 }
 
@@ -303,6 +344,18 @@ pub(crate) fn is_name(name: &str) -> bool {
 fn count(field: &'static str, value: u32) -> Result<(), ConfigError> {
     if value == 0 {
         return Err(ConfigError::out_of_range(field, &value, "give at least 1"));
+    }
+    Ok(())
+}
+
+fn at_most(
+    field: &'static str,
+    value: u32,
+    most: u32,
+    mend: &'static str,
+) -> Result<(), ConfigError> {
+    if value > most {
+        return Err(ConfigError::out_of_range(field, &value, mend));
     }
     Ok(())
 }
@@ -355,6 +408,11 @@ mod tests {
             (ok().window(Duration::MAX), "window"),
             (ok().window(Window::Count(0)), "window.count"),
             (ok().window(Window::Count(5)), "min_calls"),
+            (ok().window(Window::Count(1_000_001)), "window.count"),
+            (ok().probes(4_096), "probes"),
+            (ok().success_needed(0), "success_needed"),
+            (ok().success_needed(4_096), "success_needed"),
+            (ok().ramp(Duration::MAX), "ramp"),
             (
                 ok().window(Window::Time {
                     length: Duration::from_secs(1),

@@ -162,10 +162,16 @@ pub enum Mode {
     ForcedOpen,
     /// An operator: let everything pass, whatever the results. They are counted all the same.
     ForcedClosed,
+    /// The breaker itself, but it only says when it would open
+    /// ([`Snapshot::would_trip`](crate::Snapshot::would_trip), a warning and a metric, once for each
+    /// [`open_for`](crate::Config::open_for)) and lets everything pass: to try rules on live calls.
+    MetricsOnly,
+    /// Switched off: lets everything pass and counts nothing.
+    Disabled,
 }
 
 impl Mode {
-    /// `auto`, `forced_open` or `forced_closed`.
+    /// `auto`, `forced_open`, `forced_closed`, `metrics_only` or `disabled`.
     ///
     /// # Example
     /// ```
@@ -176,6 +182,8 @@ impl Mode {
             Self::Auto => "auto",
             Self::ForcedOpen => "forced_open",
             Self::ForcedClosed => "forced_closed",
+            Self::MetricsOnly => "metrics_only",
+            Self::Disabled => "disabled",
         }
     }
 }
