@@ -15,6 +15,8 @@ mod layer;
 mod live;
 mod machine;
 pub mod metrics;
+#[cfg(all(test, spark_loom))]
+mod models;
 mod outcome;
 mod permit;
 mod registry;

@@ -31,7 +31,7 @@ impl CountWindow {
         Self {
             turns: AtomicU64::new(Turns::new(generation, FIRST_EPOCH).0),
             totals: AtomicU64::new(Totals::new(FIRST_EPOCH).0),
-            size: AtomicU32::new(1),
+            size: AtomicU32::new(Size::new(FIRST_EPOCH, 1).0),
             rings: Default::default(),
         }
     }
@@ -44,9 +44,18 @@ impl CountWindow {
             if !turns.is_of(generation) {
                 return Recorded::Late;
             }
-            // Not older than the word above, since it is written first. A newer one than that is
-            // noticed: then the word has changed, or the epoch that the place belongs to is over.
-            let size = self.size.load(Relaxed);
+            // Not older than the word above, since it is written first.
+            let size = Size(self.size.load(Acquire));
+            if size.epoch() != turns.epoch() {
+                let now = self.turns.load(Acquire);
+                if now == found {
+                    // It is being emptied: as if it had been recorded just before.
+                    return Recorded::Yes;
+                }
+                found = now;
+                continue;
+            }
+            let size = size.calls();
             let Some(next) = turns.next(size) else {
                 return Recorded::Full;
             };
@@ -108,7 +117,7 @@ impl CountWindow {
     pub(crate) fn counts(&self) -> Counts {
         let totals = Totals(self.totals.load(Acquire));
         let turns = Turns(self.turns.load(Acquire));
-        let calls = turns.calls(self.size.load(Relaxed));
+        let calls = turns.calls(self.size());
         Counts {
             calls,
             failures: totals.failures().min(calls),
@@ -117,13 +126,13 @@ impl CountWindow {
     }
 
     pub(crate) fn numbered(&self) -> u64 {
-        Turns(self.turns.load(Acquire)).numbered(self.size.load(Relaxed))
+        Turns(self.turns.load(Acquire)).numbered(self.size())
     }
 
     /// Takes results of this generation from now on.
     pub(crate) fn turn_over(&self, generation: u64, clear: bool) -> u64 {
         if clear {
-            return self.clear(generation, self.size.load(Relaxed));
+            return self.clear(generation, self.size());
         }
         let mut found = self.turns.load(Acquire);
         loop {
@@ -140,7 +149,7 @@ impl CountWindow {
 
     /// Sets the turns back to the second, when there is no room for more.
     pub(crate) fn renew(&self) -> u64 {
-        let size = self.size.load(Relaxed);
+        let size = self.size();
         let mut found = self.turns.load(Acquire);
         loop {
             let turns = Turns(found);
@@ -180,9 +189,9 @@ impl CountWindow {
         }
         // First the totals: from here on, what belongs to the old epoch changes nothing.
         self.totals.swap(Totals::new(epoch).0, AcqRel);
-        let old_size = self.size.swap(size, Relaxed);
+        let old_size = Size(self.size.swap(Size::new(epoch, size).0, AcqRel));
         let old = self.turns.swap(Turns::new(generation, epoch).0, AcqRel);
-        Turns(old).numbered(old_size)
+        Turns(old).numbered(old_size.calls())
     }
 
     /// Marks may not grow so old that their epoch looks like a newer one.
@@ -190,6 +199,10 @@ impl CountWindow {
         for place in self.rings.iter().filter_map(OnceLock::get).flatten() {
             place.swap(0, Relaxed);
         }
+    }
+
+    fn size(&self) -> u32 {
+        Size(self.size.load(Acquire)).calls()
     }
 
     #[inline]
@@ -223,6 +236,26 @@ const SWEEP_EVERY: u8 = 16;
 fn is_newer(this: u8, than: u8) -> bool {
     let ahead = (u16::from(this) + u16::from(EPOCHS) - u16::from(than)) % u16::from(EPOCHS);
     this != 0 && ahead != 0 && ahead <= u16::from(EPOCHS) / 2
+}
+
+/// How many calls the window holds: `epoch 6 · calls 26`. It goes with the turns of that epoch alone.
+#[derive(Debug, Clone, Copy)]
+struct Size(u32);
+
+const SIZE_BITS: u32 = 26;
+
+impl Size {
+    fn new(epoch: u8, calls: u32) -> Self {
+        Self((u32::from(epoch) << SIZE_BITS) | calls)
+    }
+
+    fn epoch(self) -> u8 {
+        (self.0 >> SIZE_BITS) as u8
+    }
+
+    fn calls(self) -> u32 {
+        self.0 & ((1 << SIZE_BITS) - 1)
+    }
 }
 
 /// Which place is the next: `generation 24 · epoch 6 · turn 14 · place 20`.
@@ -329,103 +362,5 @@ impl Totals {
 }
 
 #[cfg(all(test, not(spark_loom)))]
-mod tests {
-    use std::collections::VecDeque;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn window(size: u32) -> CountWindow {
-        let window = CountWindow::new(7);
-        window.resize(size);
-        window
-    }
-
-    fn record(window: &CountWindow, failed: bool, slow: bool) {
-        let mark = Mark { failed, slow };
-        if window.record(7, mark) == Recorded::Full {
-            window.renew();
-            assert_eq!(window.record(7, mark), Recorded::Numbered);
-        }
-    }
-
-    #[test]
-    fn every_size_has_a_ring_that_holds_it() {
-        for size in (0..20).flat_map(|n| [(1 << n) - 1, 1 << n, (1 << n) + 1]) {
-            let size = u32::clamp(size, 1, MOST_CALLS);
-            assert!(ring_of(size) < RINGS && places(size) >= size as usize);
-            assert_eq!(ring_of(size), ring_of(places(size) as u32), "{size}");
-        }
-        assert!(ring_of(MOST_CALLS) < RINGS);
-    }
-
-    #[test]
-    fn it_is_emptied_any_number_of_times() {
-        let window = window(3);
-        for round in 0..1_000 {
-            for call in 0..round % 8 {
-                record(&window, call % 2 == 0, false);
-            }
-            window.turn_over(7, true);
-            assert_eq!(window.counts(), Counts::default(), "{round}");
-            record(&window, true, true);
-            let counts = window.counts();
-            assert_eq!((counts.calls, counts.failures, counts.slow), (1, 1, 1));
-        }
-    }
-
-    #[test]
-    fn it_numbers_on_when_the_turns_are_used_up() {
-        let window = window(2);
-        let mut handed_over = 0;
-        let calls = 100_001;
-        for call in 0..calls {
-            let mark = Mark {
-                failed: call % 3 == 0,
-                slow: false,
-            };
-            if window.record(7, mark) == Recorded::Full {
-                handed_over += window.renew();
-                assert_eq!(window.record(7, mark), Recorded::Numbered);
-            }
-        }
-        assert!(handed_over > 0);
-        assert_eq!(handed_over + window.numbered(), calls);
-        assert_eq!(window.counts().calls, 2);
-    }
-
-    #[test]
-    fn another_generation_is_late() {
-        let window = window(2);
-        window.turn_over(8, false);
-        assert_eq!(window.record(7, super::super::FINE), Recorded::Late);
-        assert_eq!(window.record(8, super::super::FINE), Recorded::Numbered);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn equals_a_queue(
-            size in 1u32..300,
-            ops in prop::collection::vec((any::<bool>(), any::<bool>()), 1..1_000),
-        ) {
-            let window = window(size);
-            let mut queue = VecDeque::new();
-            for (failed, slow) in ops {
-                record(&window, failed, slow);
-                queue.push_back((failed, slow));
-                if queue.len() > size as usize {
-                    queue.pop_front();
-                }
-                let expected = Counts {
-                    calls: queue.len() as u32,
-                    failures: queue.iter().filter(|(failed, _)| *failed).count() as u32,
-                    slow: queue.iter().filter(|(_, slow)| *slow).count() as u32,
-                };
-                prop_assert_eq!(window.counts(), expected);
-            }
-        }
-    }
-}
+#[path = "count_tests.rs"]
+mod tests;
