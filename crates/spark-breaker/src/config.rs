@@ -43,6 +43,7 @@ pub struct Config {
     pub(crate) probe_timeout: Duration,
     pub(crate) abandon_after: Option<Duration>,
     pub(crate) background_grace: Duration,
+    pub(crate) in_flight_slow: Option<u32>,
     pub(crate) success_needed: Option<u32>,
     pub(crate) ramp: Duration,
     pub(crate) seed: Option<u64>,
@@ -96,6 +97,7 @@ impl Config {
             probe_timeout: Duration::from_secs(30),
             abandon_after: None,
             background_grace: Duration::ZERO,
+            in_flight_slow: None,
             success_needed: None,
             ramp: Duration::ZERO,
             seed: None,
@@ -151,6 +153,16 @@ impl Config {
     /// off.
     pub fn slow_rate(mut self, share: impl Into<Option<f64>>) -> Self {
         self.slow_rate = share.into();
+        self
+    }
+
+    /// Opens when so many calls are under way that have run for longer than the slow threshold without
+    /// a first byte, also when nothing ever ends; `None` (the default) turns it off. It is looked at
+    /// when a call asks to be let through, so it may come a sixth of the threshold late. Of
+    /// [`Breaker::call`](crate::Breaker::call) and [`run`](crate::Breaker::run) the end is the first
+    /// byte.
+    pub fn in_flight_slow(mut self, calls: impl Into<Option<u32>>) -> Self {
+        self.in_flight_slow = calls.into();
         self
     }
 
@@ -293,6 +305,9 @@ impl Config {
         if let Some(rate) = self.slow_rate {
             share("slow_rate", rate)?;
         }
+        if let Some(calls) = self.in_flight_slow {
+            count("in_flight_slow", calls)?;
+        }
         time("open_for", self.open_for, Duration::from_millis(1))?;
         time("max_open_for", self.max_open_for, Duration::from_millis(1))?;
         if self.max_open_for < self.open_for {
@@ -426,6 +441,7 @@ mod tests {
             (ok().consecutive(0), "consecutive"),
             (ok().slow_threshold(Duration::ZERO), "slow_threshold"),
             (ok().slow_rate(1.1), "slow_rate"),
+            (ok().in_flight_slow(0), "in_flight_slow"),
             (ok().open_for(Duration::ZERO), "open_for"),
             (ok().max_open_for(Duration::from_secs(1)), "max_open_for"),
             (ok().jitter(-0.1), "jitter"),

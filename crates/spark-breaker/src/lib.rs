@@ -29,6 +29,7 @@ mod sync;
 mod tally;
 mod timeout;
 mod timeout_body;
+mod waiting;
 mod window;
 mod word;
 

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::run::Run;
 use crate::sync::{self, Line, Mutex};
 use crate::tally::Tally;
+use crate::waiting::{Tick, Waiting};
 use crate::window::Windows;
 use crate::word::{AtomicWord, Stand, Word};
 use crate::{Config, ConfigError, Mode, Outcome, RejectReason, Rejected, State};
@@ -49,6 +50,7 @@ pub(crate) struct Machine {
     /// When a call last failed while it was closed.
     last_failure: AtomicU64,
     windows: Windows,
+    waiting: Waiting,
     tally: Line<Tally>,
     control: Mutex<Control>,
 }
@@ -64,6 +66,8 @@ pub(crate) struct Call {
     pub(crate) probe: bool,
     /// It was let through by a breaker that is switched off.
     uncounted: bool,
+    /// It is among those that wait.
+    waits_since: Option<Tick>,
 }
 
 /// How a permit ended.
@@ -89,6 +93,8 @@ impl Machine {
     pub(crate) fn new(name: &str, config: Config, clock: Clock) -> Result<Self, ConfigError> {
         config.validate()?;
         let now = clock.now();
+        let waiting = Waiting::new();
+        waiting.set(config.in_flight_slow, config.slow_threshold, now.as_nanos());
         Ok(Self {
             name: name.into(),
             metrics: Metrics::default(),
@@ -101,6 +107,7 @@ impl Machine {
             run: Run::new(0),
             last_failure: AtomicU64::new(UNREAD),
             windows: Windows::new(config.window, 0),
+            waiting,
             tally: Line::default(),
             control: Mutex::new(Control::new(config, now)),
             clock,
@@ -110,6 +117,16 @@ impl Machine {
     /// Where it stands.
     pub(crate) fn word(&self) -> Word {
         self.word.load()
+    }
+
+    /// Something has come of the call.
+    pub(crate) fn first_byte(&self, call: &mut Call) {
+        if call.first_byte == UNREAD {
+            call.first_byte = self.now();
+        }
+        if let Some(tick) = call.waits_since.take() {
+            self.waiting.end(tick);
+        }
     }
 
     fn now(&self) -> u64 {
@@ -146,6 +163,7 @@ impl Call {
             first_byte: UNREAD,
             probe,
             uncounted: false,
+            waits_since: None,
         }
     }
 
@@ -160,13 +178,6 @@ impl Call {
     pub(crate) fn waits(&mut self, clock: &Clock) {
         if self.started == UNREAD {
             self.started = clock.now().as_nanos();
-        }
-    }
-
-    /// Something has come of it.
-    pub(crate) fn first_byte(&mut self, clock: &Clock) {
-        if self.first_byte == UNREAD {
-            self.first_byte = clock.now().as_nanos();
         }
     }
 

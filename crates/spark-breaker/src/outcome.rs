@@ -213,6 +213,11 @@ pub enum Reason {
         /// Of how many calls.
         calls: u32,
     },
+    /// Too many calls that have not ended had waited for longer than the slow threshold.
+    InFlightSlow {
+        /// How many.
+        calls: u32,
+    },
     /// The callee asked to be left alone for so long.
     Throttled {
         /// As it said, cut to the longest that is believed.
@@ -243,6 +248,9 @@ impl fmt::Display for Reason {
             }
             Self::SlowRate { rate, calls } => {
                 write!(f, "{:.0} % of {calls} calls were slow", rate * 100.0)
+            }
+            Self::InFlightSlow { calls } => {
+                write!(f, "{calls} calls wait for longer than is slow")
             }
             Self::Throttled { retry_after } => {
                 write!(f, "throttled for {:.1} s", retry_after.as_secs_f64())

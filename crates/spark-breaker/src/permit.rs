@@ -124,7 +124,7 @@ impl Permit {
     /// ```
     pub fn first_byte(&mut self) {
         let Lease { machine, call, .. } = &mut self.0;
-        call.first_byte(&machine.clock);
+        machine.first_byte(call);
     }
 
     /// Whether the breaker was half open and this call decides whether it closes.

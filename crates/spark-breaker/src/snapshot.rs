@@ -41,6 +41,9 @@ pub struct Snapshot {
     pub failure_rate: f64,
     /// Calls that have not ended, of any generation. A permit that was leaked stays in here.
     pub in_flight: u32,
+    /// How many of them have waited for longer than the slow threshold without a first byte, where
+    /// [`in_flight_slow`](crate::Config::in_flight_slow) is set: those of this generation.
+    pub in_flight_slow: u32,
     /// How long it stays open, while it is open by itself.
     pub retry_after: Option<Duration>,
     /// Why it opened the last time.

@@ -26,7 +26,7 @@ impl Machine {
     #[inline]
     pub(crate) fn admit(&self, background: bool, timed: bool) -> Result<Call, Rejected> {
         let word = self.word.load();
-        if !word.is_plain() {
+        if !word.is_plain() || self.waiting.is_watched() {
             return self.admit_with_care(background);
         }
         let timed = timed || self.live.slow_after().is_some();
@@ -53,12 +53,17 @@ impl Machine {
                 }
                 Mode::Disabled => return Ok(Call::uncounted()),
                 Mode::ForcedClosed | Mode::MetricsOnly => {
-                    return Ok(self.start(word, self.now(), false));
+                    let now = self.now();
+                    self.look_at_those_that_wait(word, now);
+                    return Ok(self.start_waiting(word, now));
                 }
             }
             let now = self.clock.now();
+            if word.is_closed() && self.look_at_those_that_wait(word, now.as_nanos()) {
+                continue;
+            }
             let decided = match word.stand() {
-                Stand::Closed => Some(Ok(self.start(word, now.as_nanos(), false))),
+                Stand::Closed => Some(Ok(self.start_waiting(word, now.as_nanos()))),
                 Stand::Ramping => self.admit_ramping(word, now),
                 Stand::Open => self.admit_open(background, now),
                 Stand::HalfOpen => self.admit_probe(word, now),
@@ -70,6 +75,26 @@ impl Machine {
         }
     }
 
+    /// A call that counts for those in flight.
+    fn start_waiting(&self, word: Word, now: u64) -> Call {
+        let mut call = self.start(word, now, false);
+        if self.waiting.is_watched() {
+            call.waits_since = self.waiting.begin(now);
+        }
+        call
+    }
+
+    /// Whether too many calls wait for too long; then it stands elsewhere by now.
+    fn look_at_those_that_wait(&self, word: Word, now: u64) -> bool {
+        let limit = self.waiting.limit();
+        let too_many = |calls| limit != 0 && calls >= limit;
+        if limit == 0 || !self.waiting.look(now).is_some_and(too_many) {
+            return false;
+        }
+        self.step(|step| step.open_if_too_many_wait(word));
+        self.word.load() != word
+    }
+
     fn admit_ramping(&self, word: Word, now: Instant) -> Option<Result<Call, Rejected>> {
         let ramp = self.live.ramp();
         let from = self.ramp_from.load(Acquire);
@@ -78,7 +103,7 @@ impl Machine {
             // Whoever fails to say so has been told of something else, and looks again.
             let level = |found: Word| (found == word).then(|| found.level());
             return match self.word.update(level) {
-                Ok(word) => Some(Ok(self.start(word, now.as_nanos(), false))),
+                Ok(word) => Some(Ok(self.start_waiting(word, now.as_nanos()))),
                 Err(_) => None,
             };
         }
@@ -87,7 +112,7 @@ impl Machine {
         let asked = self.ramp_asked.fetch_add(1, Relaxed);
         let point = asked.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11;
         if (point as f64 / (1_u64 << 53) as f64) < share {
-            return Some(Ok(self.start(word, now.as_nanos(), false)));
+            return Some(Ok(self.start_waiting(word, now.as_nanos())));
         }
         let wait = Duration::from_nanos(ramp - into).min(RAMPING);
         Some(Err(self.reject(State::Closed, RejectReason::Ramping, wait)))

@@ -14,6 +14,9 @@ impl Machine {
     /// The permit's call is over: gives back its place and counts how it ended.
     #[inline]
     pub(crate) fn end(&self, call: &Call, ending: Ending) {
+        if let Some(tick) = call.waits_since {
+            self.waiting.end(tick);
+        }
         if matches!(ending, Ending::Told(Outcome::Success)) && !call.probe && !call.uncounted {
             self.succeed(call);
         } else if !call.uncounted {

@@ -65,6 +65,10 @@ impl Machine {
                 let handed_over = machine.windows.resize(config.window, now, generation);
                 machine.tally.take_over(handed_over);
             }
+            let now = step.now.as_nanos();
+            machine
+                .waiting
+                .set(config.in_flight_slow, config.slow_threshold, now);
             machine.live.set(&config);
             step.control.config = config;
             // Fewer probes may be wanted now than have succeeded.
@@ -119,6 +123,7 @@ impl Machine {
                 slow: counts.slow,
                 failure_rate: counts.failure_rate(),
                 in_flight: machine.tally.in_flight(&ever),
+                in_flight_slow: machine.waiting.overdue(step.now.as_nanos()),
                 retry_after: step
                     .open_until()
                     .filter(|_| word.mode() == Mode::Auto)

@@ -90,9 +90,20 @@ impl Step<'_> {
         let counts = self.machine.windows.counts(self.now.as_nanos());
         let in_a_row = self.machine.run.failures();
         let rules = self.machine.live.rules();
-        let Some(reason) = rules.broken(counts, in_a_row, failed) else {
-            return;
-        };
+        if let Some(reason) = rules.broken(counts, in_a_row, failed) {
+            self.open_or_note(reason);
+        }
+    }
+
+    /// Opens if too many calls of that word's generation wait for too long.
+    pub(super) fn open_if_too_many_wait(&mut self, seen: Word) {
+        let calls = self.machine.waiting.overdue(self.now.as_nanos());
+        if self.word() == seen && calls >= self.machine.waiting.limit() {
+            self.open_or_note(Reason::InFlightSlow { calls });
+        }
+    }
+
+    fn open_or_note(&mut self, reason: Reason) {
         match self.word().mode() {
             Mode::Auto => {
                 let asked = self.control.asked_until;
@@ -225,6 +236,7 @@ impl Step<'_> {
         let handed_over = machine.windows.turn_over(generation, clear);
         machine.tally.take_over(handed_over);
         machine.run.turn_over(generation, clear);
+        machine.waiting.clear(self.now.as_nanos());
         let new = Word::new(mode, stand, generation);
         // The only way into this state from here on is by a probe: its own caller.
         let new = if stand == Stand::HalfOpen && reason != Reason::Operator {
