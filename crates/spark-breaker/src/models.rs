@@ -11,6 +11,7 @@ use loom::thread;
 use spark_core::testing::TestClock;
 
 use crate::run::Run;
+use crate::waiting::Waiting;
 use crate::window::{CountWindow, Counts, FINE, Mark, Recorded, TimeWindow};
 use crate::{Breaker, Config, FailKind, Mode, Permit, State, Window};
 
@@ -424,5 +425,93 @@ fn a_run_is_of_one_generation() {
         assert_eq!(run.failures(), 0);
         run.end(0);
         assert_eq!((run.add(0), run.add(1)), (0, 1));
+    });
+}
+
+/// Ticks of a second.
+fn waiting() -> Arc<Waiting> {
+    let waiting = Waiting::new();
+    waiting.set(Some(1), 12 * SECOND, 0);
+    Arc::new(waiting)
+}
+
+#[test]
+fn a_call_ends_while_another_takes_the_place_of_its_tick() {
+    loom::model(|| {
+        let waiting = waiting();
+        let old = waiting.begin(nanos(0)).unwrap();
+        let hung = waiting.begin(nanos(0));
+        let other = Arc::clone(&waiting);
+        let ((), new) = race(move || other.end(old), || waiting.begin(nanos(16)).unwrap());
+        assert!(hung.is_some());
+        assert_eq!(waiting.overdue(nanos(16)), 1);
+        assert_eq!(waiting.overdue(nanos(100)), 2);
+        waiting.end(new);
+        assert_eq!(waiting.overdue(nanos(100)), 1);
+    });
+}
+
+#[test]
+fn two_calls_take_the_place_of_an_older_tick() {
+    loom::model(|| {
+        let waiting = waiting();
+        waiting.begin(nanos(0)).unwrap();
+        let other = Arc::clone(&waiting);
+        race(
+            move || other.begin(nanos(16)).unwrap(),
+            || waiting.begin(nanos(16)).unwrap(),
+        );
+        assert_eq!(waiting.overdue(nanos(16)), 1);
+        assert_eq!(waiting.overdue(nanos(100)), 3);
+    });
+}
+
+#[test]
+fn a_call_ends_while_nobody_is_asked_about_any_more() {
+    loom::model(|| {
+        let waiting = waiting();
+        let old = waiting.begin(nanos(0)).unwrap();
+        let other = Arc::clone(&waiting);
+        race(move || other.end(old), || waiting.clear(nanos(0)));
+        assert_eq!(waiting.overdue(nanos(100)), 0);
+        let new = waiting.begin(nanos(1)).unwrap();
+        assert_eq!(waiting.overdue(nanos(100)), 1);
+        waiting.end(new);
+        assert_eq!(waiting.overdue(nanos(100)), 0);
+    });
+}
+
+#[test]
+fn a_call_begins_while_the_threshold_changes() {
+    loom::model(|| {
+        let waiting = waiting();
+        let other = Arc::clone(&waiting);
+        let (began, ()) = race(
+            move || other.begin(nanos(3)),
+            || waiting.set(Some(1), 24 * SECOND, nanos(3)),
+        );
+        let before = waiting.overdue(nanos(100));
+        assert!(before <= 1);
+        let new = waiting.begin(nanos(3)).unwrap();
+        assert_eq!(waiting.overdue(nanos(100)), before + 1);
+        for tick in began.into_iter().chain([new]) {
+            waiting.end(tick);
+        }
+        assert_eq!(waiting.overdue(nanos(100)), 0);
+    });
+}
+
+/// The ramp's end is said by exchange, against a step to another state.
+#[test]
+fn the_end_of_a_ramp_against_a_failure_that_opens() {
+    bounded(3, || {
+        let (breaker, clock) = due(config().min_calls(1).probes(1).ramp(SECOND));
+        breaker.try_acquire().unwrap().success();
+        let bad = breaker.try_acquire().unwrap();
+        clock.advance(SECOND);
+        let other = breaker.clone();
+        let (admitted, ()) = race(move || other.try_acquire().ok(), || fail(bad));
+        assert_eq!(breaker.snapshot().state, State::Open);
+        assert!(admitted.is_none_or(|permit| !permit.is_probe()));
     });
 }

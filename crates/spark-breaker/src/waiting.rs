@@ -130,7 +130,8 @@ impl Waiting {
         let old = self.rule.threshold.load(Acquire).div_ceil(length) + 1;
         let in_ring = ring.iter().map(|place| split(place.load(Acquire)));
         let in_ring = in_ring.filter(|(there, _)| {
-            ahead(*there, first) >= 0 && i64::from(ahead(tick, *there)) >= old as i64
+            ahead(*there, first) >= 0
+                && u64::try_from(ahead(tick, *there)).is_ok_and(|age| age >= old)
         });
         let in_ring = in_ring.fold(0_i64, |sum, (_, calls)| sum + i64::from(calls));
         let (_, gone) = split(self.overdue.load(Acquire));
