@@ -284,6 +284,25 @@ fn a_result_while_the_window_by_count_is_emptied() {
 }
 
 #[test]
+fn a_mark_of_before_does_not_hide_one_of_after() {
+    loom::model(|| {
+        let window = Arc::new(CountWindow::new(0));
+        window.resize(1);
+        let other = Arc::clone(&window);
+        race(
+            move || other.record(0, FINE),
+            || {
+                window.turn_over(1, true);
+                window.record(1, FAILED);
+            },
+        );
+        assert_eq!(window.counts().failures, 1);
+        window.record(1, FINE);
+        assert_eq!(window.counts().failures, 0);
+    });
+}
+
+#[test]
 fn a_result_while_the_window_by_count_is_resized() {
     loom::model(|| {
         let window = Arc::new(CountWindow::new(0));

@@ -166,10 +166,10 @@ impl Model {
                 *until = (*until).max(self.now + wait);
             }
             (Where::Closed, ending) if current => self.end_closed(ending, slow),
-            (Where::HalfOpen { deadline, .. }, ending) if current => {
-                if self.now < *deadline || ending == Ending::Drop {
-                    self.end_probe(ending, slow);
-                }
+            (Where::HalfOpen { deadline, .. }, ending)
+                if current && (self.now < *deadline || ending == Ending::Drop) =>
+            {
+                self.end_probe(ending, slow);
             }
             _ => {}
         }
