@@ -152,7 +152,8 @@ fn a_result_against_the_end_of_its_episode() {
                 assert!(fresh.is_probe());
                 assert_eq!(snapshot.generation, 3);
                 assert!(breaker.try_acquire().is_err());
-                fresh.success();
+                drop(fresh);
+                breaker.try_acquire().unwrap().success();
                 assert_eq!(breaker.snapshot().state, State::Closed);
             }
             State::Open => panic!("nothing has failed"),
@@ -491,9 +492,14 @@ fn a_call_ends_while_nobody_is_asked_about_any_more() {
         let waiting = waiting();
         let old = waiting.begin(nanos(0)).unwrap();
         let other = Arc::clone(&waiting);
-        race(move || other.end(old), || waiting.clear(nanos(0)));
-        assert_eq!(waiting.overdue(nanos(100)), 0);
-        let new = waiting.begin(nanos(1)).unwrap();
+        // The new one takes the old one's place.
+        let ((), new) = race(
+            move || other.end(old),
+            || {
+                waiting.clear(nanos(0));
+                waiting.begin(nanos(1)).unwrap()
+            },
+        );
         assert_eq!(waiting.overdue(nanos(100)), 1);
         waiting.end(new);
         assert_eq!(waiting.overdue(nanos(100)), 0);
