@@ -43,7 +43,7 @@ enum Op {
 
 fn config(input: &Input) -> Config {
     let window = if input.by_count {
-        Window::Count(input.window)
+        Window::Count(input.window.into())
     } else {
         let length = Duration::from_millis(u64::from(input.window) * 16);
         Window::Time {

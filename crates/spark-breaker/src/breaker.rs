@@ -1,24 +1,22 @@
 //! The breaker itself: what callers and operators hold.
 
 use std::fmt;
-use std::future::Future;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use spark_core::{Clock, Instant};
+use spark_core::Clock;
 
 use crate::config::is_name;
-use crate::machine::{Call, Ending, Machine, Transition};
-use crate::metrics::Metrics;
-use crate::{
-    CallError, Config, ConfigError, FailKind, Mode, Permit, RejectReason, Rejected, Snapshot, State,
-};
+use crate::machine::Machine;
+use crate::permit::Lease;
+use crate::{CallError, Config, ConfigError, Mode, Permit, Rejected, Snapshot};
 
 /// A circuit breaker: asks whether a callee is fit to be called, from how its latest calls ended.
 ///
-/// Clones share one state. It needs no runtime and never blocks on anything but its own few
-/// instructions: admission while closed, and refusal while open, take no lock.
+/// Clones share one state. It needs no runtime, and calls take no lock: neither to be let through or
+/// refused, nor to be counted. Only what moves it from one state to another is done one at a time.
 ///
 /// # Example
 /// ```
@@ -35,26 +33,7 @@ use crate::{
 /// # Ok::<(), spark_breaker::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct Breaker(Arc<Inner>);
-
-pub(crate) struct Inner {
-    name: Arc<str>,
-    clock: Clock,
-    /// The generation, and in the two lowest bits what to do with a caller. Written under the lock;
-    /// read without it.
-    word: AtomicU64,
-    /// Until when it is open, in nanoseconds of the clock; has a meaning while the word says open.
-    open_until: AtomicU64,
-    in_flight: AtomicU32,
-    machine: Mutex<Machine>,
-    pub(crate) metrics: Metrics,
-}
-
-const ADMIT: u64 = 0;
-const OPEN: u64 = 1;
-const ASK: u64 = 2;
-const VERDICT_BITS: u32 = 2;
-const VERDICT_MASK: u64 = (1 << VERDICT_BITS) - 1;
+pub struct Breaker(Arc<Machine>);
 
 impl Breaker {
     /// A closed breaker. The name is shown to callers and is a label of the metrics: the provider's
@@ -74,16 +53,7 @@ impl Breaker {
         if !is_name(name) {
             return Err(ConfigError::Name);
         }
-        let machine = Machine::new(config, clock.now())?;
-        Ok(Self(Arc::new(Inner {
-            name: name.into(),
-            word: AtomicU64::new(ADMIT),
-            open_until: AtomicU64::new(0),
-            in_flight: AtomicU32::new(0),
-            machine: Mutex::new(machine),
-            metrics: Metrics::default(),
-            clock,
-        })))
+        Machine::new(name, config, clock).map(|machine| Self(Arc::new(machine)))
     }
 
     /// The name that it was made with.
@@ -158,17 +128,38 @@ impl Breaker {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let permit = self.try_acquire()?;
-        match call().await {
-            Ok(value) => {
-                permit.success();
-                Ok(value)
+        let mut lease = Lease::of(&*self.0, false, false)?;
+        let mut future = pin!(call());
+        let result = poll_fn(|cx| {
+            let polled = future.as_mut().poll(cx);
+            if polled.is_pending() {
+                // From here on it may be dropped, and then its age decides.
+                lease.waits();
             }
-            Err(error) => {
-                permit.failure(FailKind::Other);
-                Err(CallError::Failed(error))
-            }
-        }
+            polled
+        });
+        let result = result.await;
+        lease.end_as(result)
+    }
+
+    /// Like [`call`](Self::call), for a call that blocks.
+    ///
+    /// # Errors
+    /// [`CallError::Rejected`] when the call was not made, else what it returned.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config};
+    /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
+    /// let port = breaker.run(|| "80".parse::<u16>());
+    /// assert_eq!(port.unwrap(), 80);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    #[inline]
+    pub fn run<T, E>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+        let lease = Lease::of(&*self.0, false, false)?;
+        let result = call();
+        lease.end_as(result)
     }
 
     /// How it stands, without waiting.
@@ -183,10 +174,7 @@ impl Breaker {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn snapshot(&self) -> Snapshot {
-        let now = self.0.clock.now();
-        let in_flight = self.0.in_flight.load(Ordering::Relaxed);
-        let machine = self.0.lock();
-        Snapshot::of(Arc::clone(&self.0.name), &machine, in_flight, now)
+        self.0.snapshot()
     }
 
     /// Hands it to an operator, or back to itself. Results of calls that are under way no longer
@@ -203,8 +191,7 @@ impl Breaker {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn set_mode(&self, mode: Mode) {
-        self.0
-            .change(|machine, now| ((), machine.set_mode(now, mode)));
+        self.0.set_mode(mode);
     }
 
     /// Closed, in automatic mode, and nothing remembered.
@@ -219,7 +206,7 @@ impl Breaker {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn reset(&self) {
-        self.0.change(|machine, now| ((), machine.reset(now)));
+        self.0.reset();
     }
 
     /// Takes other rules while running. State and counts stay; a changed window starts empty.
@@ -236,11 +223,7 @@ impl Breaker {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn reconfigure(&self, config: Config) -> Result<(), ConfigError> {
-        self.0
-            .change(|machine, now| match machine.reconfigure(now, config) {
-                Ok(moved) => (Ok(()), moved),
-                Err(error) => (Err(error), None),
-            })
+        self.0.reconfigure(config)
     }
 
     /// The callee asked to be left alone for so long, in some other way than by an answer that a
@@ -257,118 +240,16 @@ impl Breaker {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn throttle(&self, wait: Duration) {
-        self.0
-            .change(|machine, now| ((), machine.throttle(now, wait)));
+        self.0.throttle(wait);
     }
 
     /// Held by nobody but the caller, and nothing worth remembering.
     pub(crate) fn is_forgettable(&self) -> bool {
-        Arc::strong_count(&self.0) == 1 && self.0.lock().is_idle(self.0.clock.now())
+        Arc::strong_count(&self.0) == 1 && self.0.is_idle()
     }
 
     fn acquire(&self, background: bool) -> Result<Permit, Rejected> {
-        let inner = &self.0;
-        let now = inner.clock.now();
-        let word = inner.word.load(Ordering::Acquire);
-        match word & VERDICT_MASK {
-            ADMIT => return Ok(inner.permit(word >> VERDICT_BITS, now, false)),
-            OPEN => {
-                let until = Instant::from_nanos(inner.open_until.load(Ordering::Acquire));
-                if now < until {
-                    let wait = until.saturating_duration_since(now);
-                    return Err(inner.reject(State::Open, RejectReason::Open, wait));
-                }
-            }
-            _ => {}
-        }
-        let admitted = inner.change(|machine, now| {
-            let (admitted, moved) = machine.admit(now, background);
-            (admitted.map(|probe| (machine.generation, probe)), moved)
-        });
-        match admitted {
-            Ok((generation, probe)) => Ok(inner.permit(generation, now, probe)),
-            Err((state, reason, wait)) => Err(inner.reject(state, reason, wait)),
-        }
-    }
-}
-
-impl Inner {
-    /// The permit's call is over: gives back its place and counts how it ended.
-    pub(crate) fn end(&self, call: Call, ending: Ending) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let counted = self.change(|machine, now| machine.end(now, call, ending));
-        self.metrics.outcome(&self.name, counted);
-    }
-
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    fn permit(self: &Arc<Self>, generation: u64, started: Instant, probe: bool) -> Permit {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.metrics.touch(&self.name);
-        Permit::new(Arc::clone(self), generation, started, probe)
-    }
-
-    fn reject(&self, state: State, reason: RejectReason, wait: Duration) -> Rejected {
-        self.metrics.rejection(&self.name);
-        Rejected {
-            name: Arc::clone(&self.name),
-            state,
-            reason,
-            retry_after: wait.max(Duration::from_millis(1)),
-        }
-    }
-
-    /// Runs `step` under the lock, publishes what readers without the lock go by, and tells of the
-    /// transition once the lock is free again.
-    fn change<T>(&self, step: impl FnOnce(&mut Machine, Instant) -> (T, Option<Transition>)) -> T {
-        let mut machine = self.lock();
-        // Read under the lock, so that steps are counted in the order of their times.
-        let now = self.clock.now();
-        let (result, moved) = step(&mut machine, now);
-        self.publish(&machine);
-        drop(machine);
-        if let Some(moved) = moved {
-            self.tell(&moved);
-        }
-        result
-    }
-
-    fn publish(&self, machine: &Machine) {
-        let verdict = match (machine.mode, machine.state()) {
-            (Mode::ForcedClosed, _) | (Mode::Auto, State::Closed) => ADMIT,
-            (Mode::Auto, State::Open) => OPEN,
-            (Mode::ForcedOpen, _) | (Mode::Auto, State::HalfOpen) => ASK,
-        };
-        if let Some(until) = machine.open_until() {
-            self.open_until.store(until.as_nanos(), Ordering::Release);
-        }
-        let word = (machine.generation << VERDICT_BITS) | verdict;
-        self.word.store(word, Ordering::Release);
-    }
-
-    fn tell(&self, moved: &Transition) {
-        let Transition { from, to, reason } = moved;
-        let breaker = &*self.name;
-        match to {
-            State::Open => tracing::warn!(breaker, %from, %to, %reason, "breaker opened"),
-            State::HalfOpen => tracing::info!(breaker, %from, %to, %reason, "breaker probes"),
-            State::Closed => tracing::info!(breaker, %from, %to, %reason, "breaker closed"),
-        }
-        // Another step may have been told of meanwhile: the gauge follows what is published.
-        self.metrics.transition(&self.name, *to, || {
-            match self.word.load(Ordering::Acquire) & VERDICT_MASK {
-                ADMIT => State::Closed,
-                OPEN => State::Open,
-                _ => self.lock().state(),
-            }
-        });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Machine> {
-        // No foreign code runs under the lock, so it is never poisoned half-way through a step.
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+        Lease::of(Arc::clone(&self.0), background, true).map(Permit::new)
     }
 }
 
@@ -378,25 +259,13 @@ impl fmt::Debug for Breaker {
     }
 }
 
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let machine = self.lock();
-        f.debug_struct("Breaker")
-            .field("name", &self.name)
-            .field("state", &machine.state())
-            .field("mode", &machine.mode)
-            .field("generation", &machine.generation)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn it_is_as_small_as_the_manual_says() {
-        assert!(size_of::<Inner>() <= 704, "{}", size_of::<Inner>());
+        assert!(size_of::<Machine>() <= 1_472, "{}", size_of::<Machine>());
         assert!(size_of::<Permit>() <= 64, "{}", size_of::<Permit>());
     }
 }

@@ -84,6 +84,9 @@ pub enum RejectReason {
     ProbesBusy,
     /// The first probe is kept for a background call for a moment.
     KeptForBackground,
+    /// The breaker has closed, and lets through a share of the calls that grows
+    /// ([`Config::ramp`](crate::Config::ramp)): this one is not in it.
+    Ramping,
     /// An operator has opened the breaker.
     ForcedOpen,
 }
@@ -94,6 +97,7 @@ impl fmt::Display for RejectReason {
             Self::Open => "it failed too often",
             Self::ProbesBusy => "its recovery is being probed",
             Self::KeptForBackground => "its recovery is about to be probed",
+            Self::Ramping => "it is coming back a share at a time",
             Self::ForcedOpen => "an operator has taken it out",
         })
     }

@@ -4,13 +4,14 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// SplitMix64, seeded by the process's hash seed.
+/// SplitMix64, seeded by the process's hash seed unless told otherwise.
 #[derive(Debug)]
 pub(crate) struct Jitter(u64);
 
 impl Jitter {
-    pub(crate) fn new() -> Self {
-        Self(RandomState::new().build_hasher().finish())
+    /// Of that seed, or of any.
+    pub(crate) fn new(seed: Option<u64>) -> Self {
+        Self(seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()))
     }
 
     /// `time`, lengthened by a random share of up to `share`.
@@ -35,7 +36,7 @@ mod tests {
 
     #[test]
     fn never_shorter_and_never_longer_than_the_share() {
-        let mut jitter = Jitter::new();
+        let mut jitter = Jitter::new(None);
         let base = Duration::from_secs(10);
         for _ in 0..1_000 {
             let time = jitter.lengthen(base, 0.2);

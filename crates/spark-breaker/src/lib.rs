@@ -12,18 +12,26 @@ mod failover_future;
 mod future;
 mod jitter;
 mod layer;
+mod live;
 mod machine;
 pub mod metrics;
+#[cfg(all(test, spark_loom))]
+mod models;
 mod outcome;
 mod permit;
 mod registry;
 mod retry;
 mod retry_after;
+mod run;
 mod service;
 mod snapshot;
+mod sync;
+mod tally;
 mod timeout;
 mod timeout_body;
+mod waiting;
 mod window;
+mod word;
 
 pub use body::{BreakerBody, Guard};
 pub use breaker::Breaker;

@@ -1,63 +1,73 @@
-//! The rules: what a breaker does when a call asks, when a call ends, and when an operator speaks.
+//! The breaker without its handle: what all callers share.
 //!
-//! No clock, no lock and no metrics in here: each method takes the time and returns the transition
-//! that it made, if any, so that the rules can be tested one by one.
+//! One [`word`](crate::word) says where it stands. Calls read it, and a probe changes it by exchange;
+//! what else a call writes is its place in a window and a counter. Steps from one state to another
+//! are taken under the control lock, and are done when the word has been exchanged.
 
-mod ending;
+mod admit;
+mod control;
+mod end;
+mod operator;
+mod step;
 
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use spark_core::Instant;
+use spark_core::{Clock, Instant};
 
-use crate::jitter::Jitter;
-use crate::window::{Counts, Sliding};
-use crate::{Config, ConfigError, Mode, Outcome, Reason, RejectReason, State, Totals};
+pub(crate) use control::Control;
 
-/// What a caller is told to wait while probes are under way.
-const PROBES_BUSY: Duration = Duration::from_secs(1);
+use crate::live::{Live, UNREAD};
+use crate::metrics::Metrics;
+use crate::run::Run;
+use crate::sync::{self, Line, Mutex};
+use crate::tally::Tally;
+use crate::waiting::{Tick, Waiting};
+use crate::window::Windows;
+use crate::word::{AtomicWord, Stand, Word};
+use crate::{Config, ConfigError, Mode, Outcome, RejectReason, Rejected, State};
 
-#[derive(Debug)]
 pub(crate) struct Machine {
-    pub(crate) config: Config,
-    pub(crate) mode: Mode,
-    phase: Phase,
-    /// Goes up at each transition. A permit carries the one that it was given in, and only counts
-    /// while that one lasts.
-    pub(crate) generation: u64,
-    /// How many times in a row it opened without having been calm in between.
-    streak: u32,
-    closed_since: Instant,
+    pub(crate) name: Arc<str>,
+    pub(crate) clock: Clock,
+    metrics: Metrics,
+    word: AtomicWord,
+    /// Until when it is open, in nanoseconds of the clock, if the word says that it is. Written
+    /// before the word. Who reads an older word with it is told of the next time that it is open,
+    /// which has begun by then but for the exchange of the word.
+    open_until: sync::AtomicU64,
+    /// Until when the probes may report, likewise. Who reads an older word with it takes part in an
+    /// episode that is over but for the exchange of the word, which then undoes what it did.
+    probes_until: sync::AtomicU64,
+    /// Since when it lets through a growing share, likewise.
+    ramp_from: sync::AtomicU64,
+    /// Calls that the ramp was asked about.
+    ramp_asked: AtomicU64,
+    live: Live,
+    run: Run,
     /// When a call last failed while it was closed.
-    last_failure: Option<Instant>,
-    pub(crate) last_trip: Option<(Reason, Instant)>,
-    pub(crate) totals: Totals,
-    jitter: Jitter,
+    last_failure: AtomicU64,
+    windows: Windows,
+    waiting: Waiting,
+    tally: Line<Tally>,
+    control: Mutex<Control>,
 }
 
-#[derive(Debug)]
-enum Phase {
-    Closed {
-        window: Sliding,
-        consecutive: u32,
-        /// The latest moment that a failing callee asked to be left alone until.
-        asked_until: Option<Instant>,
-    },
-    Open {
-        until: Instant,
-    },
-    HalfOpen {
-        in_flight: u32,
-        successes: u32,
-        deadline: Instant,
-    },
-}
-
-/// One step from one state to another.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Transition {
-    pub(crate) from: State,
-    pub(crate) to: State,
-    pub(crate) reason: Reason,
+/// A permit's own record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    /// A call counts only while this one lasts.
+    pub(crate) generation: u64,
+    /// `UNREAD` when nobody needs to know.
+    started: u64,
+    first_byte: u64,
+    pub(crate) probe: bool,
+    /// It was let through by a breaker that is switched off.
+    uncounted: bool,
+    /// It is among those that wait.
+    waits_since: Option<Tick>,
 }
 
 /// How a permit ended.
@@ -66,14 +76,6 @@ pub(crate) enum Ending {
     Told(Outcome),
     /// Dropped without a word, not in a panic.
     Dropped,
-}
-
-/// A permit's own record.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Call {
-    pub(crate) generation: u64,
-    pub(crate) started: Instant,
-    pub(crate) first_byte: Option<Instant>,
 }
 
 /// What an ending was counted as: the label of the metric.
@@ -87,292 +89,114 @@ pub(crate) enum Counted {
     Late,
 }
 
-pub(crate) type Refused = (State, RejectReason, Duration);
-
 impl Machine {
-    pub(crate) fn new(config: Config, now: Instant) -> Result<Self, ConfigError> {
+    pub(crate) fn new(name: &str, config: Config, clock: Clock) -> Result<Self, ConfigError> {
         config.validate()?;
+        let now = clock.now();
+        let waiting = Waiting::new();
+        waiting.set(config.in_flight_slow, config.slow_threshold, now.as_nanos());
         Ok(Self {
-            phase: closed(&config),
-            config,
-            mode: Mode::Auto,
-            generation: 0,
-            streak: 0,
-            closed_since: now,
-            last_failure: None,
-            last_trip: None,
-            totals: Totals::default(),
-            jitter: Jitter::new(),
+            name: name.into(),
+            metrics: Metrics::default(),
+            word: AtomicWord::new(Word::new(Mode::Auto, Stand::Closed, 0)),
+            open_until: sync::AtomicU64::new(0),
+            probes_until: sync::AtomicU64::new(0),
+            ramp_from: sync::AtomicU64::new(0),
+            ramp_asked: AtomicU64::new(0),
+            live: Live::new(&config),
+            run: Run::new(0),
+            last_failure: AtomicU64::new(UNREAD),
+            windows: Windows::new(config.window, 0),
+            waiting,
+            tally: Line::default(),
+            control: Mutex::new(Control::new(config, now)),
+            clock,
         })
     }
 
-    pub(crate) fn state(&self) -> State {
-        match self.phase {
-            Phase::Closed { .. } => State::Closed,
-            Phase::Open { .. } => State::Open,
-            Phase::HalfOpen { .. } => State::HalfOpen,
+    /// Where it stands.
+    pub(crate) fn word(&self) -> Word {
+        self.word.load()
+    }
+
+    /// Something has come of the call.
+    pub(crate) fn first_byte(&self, call: &mut Call) {
+        if call.first_byte == UNREAD {
+            call.first_byte = self.now();
+        }
+        if let Some(tick) = call.waits_since.take() {
+            self.waiting.end(tick);
         }
     }
 
-    /// Until when it is open, while it is.
-    pub(crate) fn open_until(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Open { until } => Some(until),
-            Phase::Closed { .. } | Phase::HalfOpen { .. } => None,
-        }
+    fn now(&self) -> u64 {
+        self.clock.now().as_nanos()
     }
 
-    pub(crate) fn counts(&self, now: Instant) -> Counts {
-        match &self.phase {
-            Phase::Closed { window, .. } => window.counts(now),
-            Phase::Open { .. } | Phase::HalfOpen { .. } => Counts::default(),
-        }
-    }
-
-    /// Lets a call through, or not. `Ok` says whether it is a probe; the permit is of the
-    /// generation that is current afterwards.
-    pub(crate) fn admit(
-        &mut self,
-        now: Instant,
-        background: bool,
-    ) -> (Result<bool, Refused>, Option<Transition>) {
-        match self.mode {
-            Mode::ForcedOpen => {
-                let wait = self.config.open_for;
-                return (Err((State::Open, RejectReason::ForcedOpen, wait)), None);
-            }
-            Mode::ForcedClosed => return (Ok(false), None),
-            Mode::Auto => {}
-        }
-        let mut moved = None;
-        match self.phase {
-            Phase::Closed { .. } => return (Ok(false), None),
-            Phase::Open { until } => {
-                if now < until {
-                    let wait = until.saturating_duration_since(now);
-                    return (Err((State::Open, RejectReason::Open, wait)), None);
-                }
-                let kept_until = until.saturating_add(self.config.background_grace);
-                if !background && now < kept_until {
-                    let wait = kept_until.saturating_duration_since(now);
-                    let why = RejectReason::KeptForBackground;
-                    return (Err((State::Open, why, wait)), None);
-                }
-                moved = Some(self.half_open(now, Reason::OpenTimeOver));
-            }
-            Phase::HalfOpen { deadline, .. } => {
-                if now >= deadline {
-                    moved = Some(self.half_open(now, Reason::ProbesLost));
-                }
-            }
-        }
-        let probes = self.config.probes;
-        if let Phase::HalfOpen {
-            in_flight,
-            successes,
-            ..
-        } = &mut self.phase
-            && in_flight.saturating_add(*successes) < probes
-        {
-            *in_flight += 1;
-            return (Ok(true), moved);
-        }
-        let refused = (State::HalfOpen, RejectReason::ProbesBusy, PROBES_BUSY);
-        (Err(refused), moved)
-    }
-
-    /// The callee asks to be left alone for so long, other than by the answer to a permit's call.
-    pub(crate) fn throttle(&mut self, now: Instant, wait: Duration) -> Option<Transition> {
-        let wait = wait.min(self.config.max_retry_after);
-        if wait.is_zero() || self.mode != Mode::Auto {
-            return None;
-        }
-        match self.phase {
-            Phase::Open { .. } => {
-                self.lengthen_open(now, wait);
-                None
-            }
-            Phase::Closed { .. } | Phase::HalfOpen { .. } => Some(self.open_throttled(now, wait)),
-        }
-    }
-
-    pub(crate) fn set_mode(&mut self, now: Instant, mode: Mode) -> Option<Transition> {
-        if mode == self.mode {
-            return None;
-        }
-        self.mode = mode;
-        match mode {
-            // What was in flight before no longer says anything; the phase stands as the operator
-            // left it: open and due for a probe, or closed.
-            Mode::Auto => {
-                self.generation += 1;
-                None
-            }
-            // What the callee asked for outlasts the operator.
-            Mode::ForcedOpen => {
-                let until = self.open_until().or(self.asked_until()).unwrap_or(now);
-                self.enter(Phase::Open { until }, Reason::Operator)
-            }
-            Mode::ForcedClosed => self.close(now, Reason::Operator),
-        }
-    }
-
-    pub(crate) fn reset(&mut self, now: Instant) -> Option<Transition> {
-        self.mode = Mode::Auto;
-        self.last_trip = None;
-        self.last_failure = None;
-        self.totals = Totals::default();
-        self.close(now, Reason::Operator)
-    }
-
-    /// Takes other rules. What was counted stays, unless the window is another one.
-    pub(crate) fn reconfigure(
-        &mut self,
-        now: Instant,
-        config: Config,
-    ) -> Result<Option<Transition>, ConfigError> {
-        config.validate()?;
-        if config.window != self.config.window
-            && let Phase::Closed { window, .. } = &mut self.phase
-        {
-            *window = Sliding::new(config.window);
-        }
-        self.config = config;
-        // Fewer probes may be wanted now than have succeeded.
-        let recovered = matches!(self.phase, Phase::HalfOpen { successes, .. }
-            if successes >= self.config.probes);
-        Ok(recovered
-            .then(|| self.close(now, Reason::Recovered))
-            .flatten())
-    }
-
-    /// No trouble is remembered that is not long over: forgetting it changes next to nothing. What is
-    /// never called again must not be kept for ever because its last call failed.
-    pub(crate) fn is_idle(&self, now: Instant) -> bool {
-        let calm = self.config.calm_after();
-        let calm_since = |then: Instant| now.saturating_duration_since(then) >= calm;
-        self.mode == Mode::Auto
-            && match &self.phase {
-                Phase::Closed { .. } => {
-                    let untroubled = self.streak == 0 || calm_since(self.closed_since);
-                    let failed_lately = self.last_failure.is_some_and(|then| !calm_since(then));
-                    untroubled && !failed_lately
-                }
-                Phase::Open { until } => calm_since(*until),
-                Phase::HalfOpen { deadline, .. } => calm_since(*deadline),
-            }
-    }
-
-    /// Opens because of failures: for longer each time that it did not hold.
-    fn open(&mut self, now: Instant, reason: Reason, asked: Option<Instant>) -> Transition {
-        self.forget_after_calm(now);
-        self.streak = self.streak.saturating_add(1);
-        let doublings = (self.streak - 1).min(31);
-        let Config {
-            open_for,
-            max_open_for,
-            jitter,
-            ..
-        } = self.config;
-        // At the longest too, replicas must not probe at one moment: it is the latest of them.
-        let most = max_open_for.div_f64(1.0 + jitter).max(open_for);
-        let time = open_for.saturating_mul(1 << doublings).min(most);
-        let time = self.jitter.lengthen(time, jitter).min(max_open_for);
-        let until = now.saturating_add(time);
-        let asked = asked.map(|asked| self.spread(now, asked));
-        self.trip_into(now, until.max(asked.unwrap_or(until)), reason)
-    }
-
-    /// Opens because the callee said so: for as long as it said, now or before.
-    fn open_throttled(&mut self, now: Instant, wait: Duration) -> Transition {
-        self.forget_after_calm(now);
-        let asked = now.saturating_add(wait);
-        let asked = self.asked_until().unwrap_or(asked).max(asked);
-        let until = self.spread(now, asked);
-        self.trip_into(now, until, Reason::Throttled { retry_after: wait })
-    }
-
-    /// Stays open for at least so long.
-    fn lengthen_open(&mut self, now: Instant, wait: Duration) {
-        let asked = now.saturating_add(wait);
-        if let Phase::Open { until } = self.phase
-            && asked > until
-        {
-            let until = self.spread(now, asked);
-            self.phase = Phase::Open { until };
-        }
-    }
-
-    /// A moment somewhat later: a callee tells all replicas the same one.
-    fn spread(&mut self, now: Instant, asked: Instant) -> Instant {
-        let wait = asked.saturating_duration_since(now);
-        now.saturating_add(self.jitter.lengthen(wait, self.config.jitter))
-    }
-
-    /// The latest moment that the callee asked to be left alone until, while closed.
-    fn asked_until(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Closed { asked_until, .. } => asked_until,
-            Phase::Open { .. } | Phase::HalfOpen { .. } => None,
-        }
-    }
-
-    /// After a calm, it opens for the first time again.
-    fn forget_after_calm(&mut self, now: Instant) {
-        let calm = now.saturating_duration_since(self.closed_since);
-        if matches!(self.phase, Phase::Closed { .. }) && calm >= self.config.calm_after() {
-            self.streak = 0;
-        }
-    }
-
-    fn trip_into(&mut self, now: Instant, until: Instant, reason: Reason) -> Transition {
-        self.last_trip = Some((reason, now));
-        self.step(Phase::Open { until }, reason)
-    }
-
-    fn half_open(&mut self, now: Instant, reason: Reason) -> Transition {
-        let deadline = now.saturating_add(self.config.probe_timeout);
-        self.step(
-            Phase::HalfOpen {
-                in_flight: 0,
-                successes: 0,
-                deadline,
-            },
+    fn reject(&self, state: State, reason: RejectReason, wait: Duration) -> Rejected {
+        self.metrics.rejection(&self.name);
+        Rejected {
+            name: Arc::clone(&self.name),
+            state,
             reason,
-        )
-    }
-
-    fn close(&mut self, now: Instant, reason: Reason) -> Option<Transition> {
-        self.closed_since = now;
-        if reason == Reason::Operator {
-            self.streak = 0;
+            retry_after: wait.max(Duration::from_millis(1)),
         }
-        let phase = closed(&self.config);
-        self.enter(phase, reason)
     }
 
-    /// Like `step`, but says nothing when the state stays the same.
-    fn enter(&mut self, phase: Phase, reason: Reason) -> Option<Transition> {
-        let moved = self.step(phase, reason);
-        (moved.from != moved.to).then_some(moved)
+    fn forget_failures(&self) {
+        self.last_failure.store(UNREAD, Relaxed);
     }
 
-    fn step(&mut self, phase: Phase, reason: Reason) -> Transition {
-        let from = self.state();
-        self.phase = phase;
-        self.generation += 1;
-        Transition {
-            from,
-            to: self.state(),
-            reason,
-        }
+    /// When a call last failed, while it was closed.
+    fn last_failure(&self) -> Option<Instant> {
+        let then = self.last_failure.load(Relaxed);
+        (then != UNREAD).then(|| Instant::from_nanos(then))
     }
 }
 
-fn closed(config: &Config) -> Phase {
-    Phase::Closed {
-        window: Sliding::new(config.window),
-        consecutive: 0,
-        asked_until: None,
+impl Call {
+    #[inline]
+    fn new(generation: u64, started: u64, probe: bool) -> Self {
+        Self {
+            generation,
+            started,
+            first_byte: UNREAD,
+            probe,
+            uncounted: false,
+            waits_since: None,
+        }
+    }
+
+    fn uncounted() -> Self {
+        Self {
+            uncounted: true,
+            ..Self::new(0, UNREAD, false)
+        }
+    }
+
+    /// It waits from now on, if it has not been timed from its start.
+    pub(crate) fn waits(&mut self, clock: &Clock) {
+        if self.started == UNREAD {
+            self.started = clock.now().as_nanos();
+        }
+    }
+
+    /// Whether it took so long to its first byte, or to now.
+    #[inline]
+    fn took(&self, now: u64, long: u64) -> bool {
+        // An unread start is later than any other moment.
+        self.first_byte.min(now).saturating_sub(self.started) >= long
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word();
+        f.debug_struct("Breaker")
+            .field("name", &self.name)
+            .field("state", &word.state())
+            .field("mode", &word.mode())
+            .field("generation", &word.generation())
+            .finish_non_exhaustive()
     }
 }

@@ -16,6 +16,7 @@ pub(crate) use names::*;
 mod names {
     pub(crate) const STATE: &str = "spark_breaker_state";
     pub(crate) const TRANSITIONS: &str = "spark_breaker_transitions_total";
+    pub(crate) const WOULD_OPEN: &str = "spark_breaker_would_open_total";
     pub(crate) const REJECTIONS: &str = "spark_breaker_rejections_total";
     pub(crate) const OUTCOMES: &str = "spark_breaker_outcomes_total";
     pub(crate) const OVERFLOWS: &str = "spark_breaker_registry_overflows_total";
@@ -41,6 +42,10 @@ pub fn describe() {
             "Where a breaker stands: 0 closed, 1 half open, 2 open."
         );
         describe_counter!(TRANSITIONS, "Steps of a breaker into a state.");
+        describe_counter!(
+            WOULD_OPEN,
+            "Times that a breaker would have opened, had it not been told only to watch."
+        );
         describe_counter!(REJECTIONS, "Calls that a breaker did not let through.");
         describe_counter!(OUTCOMES, "How the calls that a breaker let through ended.");
         describe_counter!(
@@ -84,7 +89,7 @@ mod imp {
 
     use super::{
         Arc, BULKHEAD_IN_FLIGHT, Counted, HOPS, HopEnd, OUTCOMES, REJECTIONS, STATE, State,
-        TRANSITIONS,
+        TRANSITIONS, WOULD_OPEN,
     };
 
     /// One bulkhead's gauge, resolved at its first call.
@@ -188,6 +193,12 @@ mod imp {
             .increment(1);
         }
 
+        /// Off the hot path.
+        pub(crate) fn would_open(&self, name: &Arc<str>) {
+            self.handles(name);
+            counter!(WOULD_OPEN, "breaker" => Arc::clone(name)).increment(1);
+        }
+
         /// Counts the step, and sets the one gauge to where the breaker stands now: read again
         /// after writing, so that the last writer leaves the truth.
         pub(crate) fn transition(&self, name: &Arc<str>, to: State, now: impl Fn() -> State) {
@@ -240,6 +251,7 @@ mod imp {
         pub(crate) fn touch(&self, _: &Arc<str>) {}
         pub(crate) fn rejection(&self, _: &Arc<str>) {}
         pub(crate) fn outcome(&self, _: &Arc<str>, _: Counted) {}
+        pub(crate) fn would_open(&self, _: &Arc<str>) {}
         pub(crate) fn transition(&self, _: &Arc<str>, _: State, _: impl Fn() -> State) {}
     }
 }

@@ -162,10 +162,16 @@ pub enum Mode {
     ForcedOpen,
     /// An operator: let everything pass, whatever the results. They are counted all the same.
     ForcedClosed,
+    /// The breaker itself, but it only says when it would open
+    /// ([`Snapshot::would_trip`](crate::Snapshot::would_trip), a warning and a metric, once for each
+    /// [`open_for`](crate::Config::open_for)) and lets everything pass: to try rules on live calls.
+    MetricsOnly,
+    /// Switched off: lets everything pass and counts nothing.
+    Disabled,
 }
 
 impl Mode {
-    /// `auto`, `forced_open` or `forced_closed`.
+    /// `auto`, `forced_open`, `forced_closed`, `metrics_only` or `disabled`.
     ///
     /// # Example
     /// ```
@@ -176,6 +182,8 @@ impl Mode {
             Self::Auto => "auto",
             Self::ForcedOpen => "forced_open",
             Self::ForcedClosed => "forced_closed",
+            Self::MetricsOnly => "metrics_only",
+            Self::Disabled => "disabled",
         }
     }
 }
@@ -203,6 +211,11 @@ pub enum Reason {
         /// The share, 0 to 1.
         rate: f64,
         /// Of how many calls.
+        calls: u32,
+    },
+    /// Too many calls that have not ended had waited for longer than the slow threshold.
+    InFlightSlow {
+        /// How many.
         calls: u32,
     },
     /// The callee asked to be left alone for so long.
@@ -235,6 +248,9 @@ impl fmt::Display for Reason {
             }
             Self::SlowRate { rate, calls } => {
                 write!(f, "{:.0} % of {calls} calls were slow", rate * 100.0)
+            }
+            Self::InFlightSlow { calls } => {
+                write!(f, "{calls} calls wait for longer than is slow")
             }
             Self::Throttled { retry_after } => {
                 write!(f, "throttled for {:.1} s", retry_after.as_secs_f64())

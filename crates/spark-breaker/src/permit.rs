@@ -1,14 +1,14 @@
 //! The right to make one call, and the duty to say how it ended.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spark_core::{Clock, Instant};
+use spark_core::Clock;
 
-use crate::breaker::Inner;
-use crate::machine::{Call, Ending};
-use crate::{FailKind, Outcome};
+use crate::machine::{Call, Ending, Machine};
+use crate::{CallError, FailKind, Outcome, Rejected};
 
 /// The right to make one call.
 ///
@@ -33,27 +33,11 @@ use crate::{FailKind, Outcome};
 /// # Ok::<(), spark_breaker::ConfigError>(())
 /// ```
 #[must_use = "dropping a permit gives it back without a result"]
-pub struct Permit {
-    breaker: Arc<Inner>,
-    call: Call,
-    probe: bool,
-    /// How it ended has been said.
-    ended: bool,
-}
+pub struct Permit(Lease<Arc<Machine>>);
 
 impl Permit {
-    pub(crate) fn new(breaker: Arc<Inner>, generation: u64, started: Instant, probe: bool) -> Self {
-        let call = Call {
-            generation,
-            started,
-            first_byte: None,
-        };
-        Self {
-            breaker,
-            call,
-            probe,
-            ended: false,
-        }
+    pub(crate) fn new(lease: Lease<Arc<Machine>>) -> Self {
+        Self(lease)
     }
 
     /// The call did what was asked.
@@ -122,8 +106,8 @@ impl Permit {
     /// breaker.try_acquire().unwrap().record(Outcome::Success);
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
-    pub fn record(mut self, outcome: Outcome) {
-        self.end(Ending::Told(outcome));
+    pub fn record(self, outcome: Outcome) {
+        self.0.end(outcome);
     }
 
     /// The first byte of the answer is here: what follows is not the callee's slowness. Later calls
@@ -139,9 +123,8 @@ impl Permit {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn first_byte(&mut self) {
-        if self.call.first_byte.is_none() {
-            self.call.first_byte = Some(self.clock().now());
-        }
+        let Lease { machine, call, .. } = &mut self.0;
+        machine.first_byte(call);
     }
 
     /// Whether the breaker was half open and this call decides whether it closes.
@@ -154,35 +137,80 @@ impl Permit {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn is_probe(&self) -> bool {
-        self.probe
+        self.0.call.probe
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        self.breaker.clock()
-    }
-
-    fn end(&mut self, ending: Ending) {
-        if !std::mem::replace(&mut self.ended, true) {
-            self.breaker.end(self.call, ending);
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.end(Ending::Told(Outcome::failure(FailKind::Panic)));
-        } else {
-            self.end(Ending::Dropped);
-        }
+        &self.0.machine.clock
     }
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
-            .field("generation", &self.call.generation)
-            .field("probe", &self.probe)
+            .field("generation", &self.0.call.generation)
+            .field("probe", &self.0.call.probe)
             .finish_non_exhaustive()
+    }
+}
+
+/// A permit, of a breaker that is owned or borrowed.
+pub(crate) struct Lease<M: Deref<Target = Machine>> {
+    machine: M,
+    call: Call,
+    /// How it ended has been said.
+    ended: bool,
+}
+
+impl<M: Deref<Target = Machine>> Lease<M> {
+    /// Asks. `timed` from the start on, whatever the rules.
+    #[inline]
+    pub(crate) fn of(machine: M, background: bool, timed: bool) -> Result<Self, Rejected> {
+        let call = machine.admit(background, timed)?;
+        Ok(Self {
+            machine,
+            call,
+            ended: false,
+        })
+    }
+
+    /// The call does not return at once.
+    pub(crate) fn waits(&mut self) {
+        self.call.waits(&self.machine.clock);
+    }
+
+    #[inline]
+    pub(crate) fn end(mut self, outcome: Outcome) {
+        self.ended = true;
+        self.machine.end(&self.call, Ending::Told(outcome));
+    }
+
+    /// `Ok` is a success, `Err` a failure.
+    #[inline]
+    pub(crate) fn end_as<T, E>(self, result: Result<T, E>) -> Result<T, CallError<E>> {
+        match result {
+            Ok(value) => {
+                self.end(Outcome::Success);
+                Ok(value)
+            }
+            Err(error) => {
+                self.end(Outcome::failure(FailKind::Other));
+                Err(CallError::Failed(error))
+            }
+        }
+    }
+}
+
+impl<M: Deref<Target = Machine>> Drop for Lease<M> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.ended {
+            let ending = if std::thread::panicking() {
+                Ending::Told(Outcome::failure(FailKind::Panic))
+            } else {
+                Ending::Dropped
+            };
+            self.machine.end(&self.call, ending);
+        }
     }
 }

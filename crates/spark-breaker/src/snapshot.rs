@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spark_core::Instant;
-
-use crate::machine::Machine;
 use crate::{Mode, Reason, State};
 
 /// How a breaker stood at one moment.
@@ -38,16 +35,21 @@ pub struct Snapshot {
     pub calls: u32,
     /// How many of them failed.
     pub failures: u32,
-    /// How many of them were slow.
+    /// How many of them were slow, where slow calls are looked for.
     pub slow: u32,
     /// `failures / calls`, 0 without calls.
     pub failure_rate: f64,
     /// Calls that have not ended, of any generation. A permit that was leaked stays in here.
     pub in_flight: u32,
+    /// How many of them have waited for longer than the slow threshold without a first byte, where
+    /// [`in_flight_slow`](crate::Config::in_flight_slow) is set: those of this generation.
+    pub in_flight_slow: u32,
     /// How long it stays open, while it is open by itself.
     pub retry_after: Option<Duration>,
     /// Why it opened the last time.
     pub last_trip: Option<Trip>,
+    /// Why it would have opened the last time, in [`Mode::MetricsOnly`].
+    pub would_trip: Option<Trip>,
     /// What was counted since it was made or reset.
     pub totals: Totals,
 }
@@ -78,30 +80,4 @@ pub struct Totals {
     pub cancelled: u64,
     /// Ended in another state than they began in, and did not count.
     pub late: u64,
-}
-
-impl Snapshot {
-    pub(crate) fn of(name: Arc<str>, machine: &Machine, in_flight: u32, now: Instant) -> Self {
-        let counts = machine.counts(now);
-        Self {
-            name,
-            state: machine.state(),
-            mode: machine.mode,
-            generation: machine.generation,
-            calls: counts.calls,
-            failures: counts.failures,
-            slow: counts.slow,
-            failure_rate: counts.failure_rate(),
-            in_flight,
-            retry_after: machine
-                .open_until()
-                .filter(|_| machine.mode == Mode::Auto)
-                .map(|until| until.saturating_duration_since(now)),
-            last_trip: machine.last_trip.map(|(reason, at)| Trip {
-                reason,
-                ago: now.saturating_duration_since(at),
-            }),
-            totals: machine.totals,
-        }
-    }
 }

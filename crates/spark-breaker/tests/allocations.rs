@@ -47,3 +47,24 @@ fn a_refusal_allocates_nothing() {
     });
     assert_eq!(counted, 0);
 }
+
+#[test]
+fn opening_and_closing_allocates_nothing() {
+    let clock = TestClock::new();
+    let config = Config::standard().jitter(0.0).in_flight_slow(10);
+    let breaker = Breaker::new("x", config, clock.clock()).unwrap();
+    breaker.try_acquire().unwrap().success();
+    let counted = allocations(|| {
+        for _ in 0..100 {
+            for _ in 0..5 {
+                breaker.try_acquire().unwrap().failure(FailKind::Transport);
+            }
+            clock.advance(Duration::from_secs(120));
+            for _ in 0..2 {
+                breaker.try_acquire().unwrap().success();
+            }
+        }
+    });
+    assert_eq!(counted, 0);
+    assert_eq!(breaker.snapshot().generation, 300);
+}

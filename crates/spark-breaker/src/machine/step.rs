@@ -1,0 +1,254 @@
+//! Steps from one state to another, one at a time.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::time::Duration;
+
+use spark_core::Instant;
+
+use super::{Control, Machine};
+use crate::sync::{MutexGuard, hold};
+use crate::word::{Stand, Word};
+use crate::{FailKind, Mode, Reason, State};
+
+/// One step from one state to another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Transition {
+    from: State,
+    to: State,
+    reason: Reason,
+}
+
+/// The control lock, the time, and what came of it.
+pub(super) struct Step<'a> {
+    pub(super) machine: &'a Machine,
+    pub(super) control: &'a mut Control,
+    /// Read under the lock, so that steps follow each other as their times do.
+    pub(super) now: Instant,
+    told: Told,
+}
+
+/// What is told of once the lock is free again.
+#[derive(Clone, Copy)]
+enum Told {
+    Nothing,
+    Moved(Transition),
+    WouldOpen(Reason),
+}
+
+impl Machine {
+    pub(super) fn step<T>(&self, take: impl FnOnce(&mut Step<'_>) -> T) -> T {
+        self.step_with(hold(&self.control), take)
+    }
+
+    pub(super) fn step_with<T>(
+        &self,
+        mut control: MutexGuard<'_, Control>,
+        take: impl FnOnce(&mut Step<'_>) -> T,
+    ) -> T {
+        let mut step = Step {
+            machine: self,
+            control: &mut control,
+            now: self.clock.now(),
+            told: Told::Nothing,
+        };
+        let result = take(&mut step);
+        let told = step.told;
+        drop(control);
+        match told {
+            Told::Nothing => {}
+            Told::Moved(moved) => self.tell(&moved),
+            Told::WouldOpen(reason) => {
+                let breaker = &*self.name;
+                tracing::warn!(breaker, %reason, "breaker would open");
+                self.metrics.would_open(&self.name);
+            }
+        }
+        result
+    }
+
+    fn tell(&self, moved: &Transition) {
+        let Transition { from, to, reason } = moved;
+        let breaker = &*self.name;
+        match to {
+            State::Open => tracing::warn!(breaker, %from, %to, %reason, "breaker opened"),
+            State::HalfOpen => tracing::info!(breaker, %from, %to, %reason, "breaker probes"),
+            State::Closed => tracing::info!(breaker, %from, %to, %reason, "breaker closed"),
+        }
+        // Another step may have been told of meanwhile: the gauge follows the word.
+        self.metrics
+            .transition(&self.name, *to, || self.word.load().state());
+    }
+}
+
+impl Step<'_> {
+    pub(super) fn word(&self) -> Word {
+        self.machine.word.load()
+    }
+
+    /// Opens if a rule is broken, as it is now that nobody else can change them.
+    pub(super) fn open_if_broken(&mut self, failed: Option<FailKind>) {
+        let counts = self.machine.windows.counts(self.now.as_nanos());
+        let in_a_row = self.machine.run.failures();
+        let rules = self.machine.live.rules();
+        if let Some(reason) = rules.broken(counts, in_a_row, failed) {
+            self.open_or_note(reason);
+        }
+    }
+
+    /// Opens if too many calls of that word's generation wait for too long.
+    pub(super) fn open_if_too_many_wait(&mut self, seen: Word) {
+        let calls = self.machine.waiting.overdue(self.now.as_nanos());
+        if self.word() == seen && calls >= self.machine.waiting.limit() {
+            self.open_or_note(Reason::InFlightSlow { calls });
+        }
+    }
+
+    fn open_or_note(&mut self, reason: Reason) {
+        match self.word().mode() {
+            Mode::Auto => {
+                let asked = self.control.asked_until;
+                self.open(reason, asked);
+            }
+            Mode::MetricsOnly => self.note(reason),
+            Mode::ForcedOpen | Mode::ForcedClosed | Mode::Disabled => {}
+        }
+    }
+
+    /// Says that it would have opened, once for the time that it would have been open.
+    fn note(&mut self, reason: Reason) {
+        if self.control.would_trip.is_none() || self.now >= self.control.would_be_open_until {
+            self.control.would_be_open_until =
+                self.now.saturating_add(self.control.config.open_for);
+            self.control.would_trip = Some((reason, self.now));
+            self.told = Told::WouldOpen(reason);
+        }
+    }
+
+    /// Opens because of failures.
+    pub(super) fn open(&mut self, reason: Reason, asked: Option<Instant>) {
+        self.forget_after_calm();
+        let until = self.control.backed_off(self.now);
+        let asked = asked.map(|asked| self.control.spread(self.now, asked));
+        self.trip_into(until.max(asked.unwrap_or(until)), reason);
+    }
+
+    /// Opens because the callee said so: for as long as it said, now or before.
+    pub(super) fn open_throttled(&mut self, wait: Duration) {
+        self.forget_after_calm();
+        let asked = self.now.saturating_add(wait);
+        let asked = self.asked_until().unwrap_or(asked).max(asked);
+        let until = self.control.spread(self.now, asked);
+        self.trip_into(until, Reason::Throttled { retry_after: wait });
+    }
+
+    /// Stays open for at least so long.
+    pub(super) fn lengthen_open(&mut self, wait: Duration) {
+        let asked = self.now.saturating_add(wait);
+        if let Some(until) = self.open_until()
+            && asked > until
+        {
+            let until = self.control.spread(self.now, asked);
+            self.machine.open_until.swap(until.as_nanos(), AcqRel);
+        }
+    }
+
+    /// The caller is the first probe.
+    pub(super) fn half_open(&mut self, reason: Reason) -> Word {
+        let deadline = self.now.saturating_add(self.control.config.probe_timeout);
+        self.machine.probes_until.swap(deadline.as_nanos(), AcqRel);
+        let mode = self.word().mode();
+        self.enter(mode, Stand::HalfOpen, false, reason, true)
+    }
+
+    pub(super) fn close(&mut self, mode: Mode, reason: Reason) {
+        self.control.closed_since = self.now;
+        self.control.asked_until = None;
+        if reason == Reason::Operator {
+            self.control.streak = 0;
+        }
+        let ramps = reason == Reason::Recovered && !self.control.config.ramp.is_zero();
+        let stand = if ramps { Stand::Ramping } else { Stand::Closed };
+        self.machine.ramp_from.swap(self.now.as_nanos(), AcqRel);
+        self.enter(mode, stand, true, reason, false);
+    }
+
+    /// Open by an operator, and until this moment once the operator lets go.
+    pub(super) fn force_open(&mut self, until: Instant) {
+        self.machine.open_until.swap(until.as_nanos(), AcqRel);
+        self.enter(
+            Mode::ForcedOpen,
+            Stand::Open,
+            false,
+            Reason::Operator,
+            false,
+        );
+    }
+
+    /// Another generation in the same state: what was in flight before no longer says anything.
+    pub(super) fn turn_over(&mut self, mode: Mode) {
+        let stand = self.word().stand();
+        self.enter(mode, stand, false, Reason::Operator, false);
+    }
+
+    /// Until when it is open, while it is.
+    pub(super) fn open_until(&self) -> Option<Instant> {
+        (self.word().stand() == Stand::Open)
+            .then(|| Instant::from_nanos(self.machine.open_until.load(Acquire)))
+    }
+
+    /// Until when the probes may report.
+    pub(super) fn probes_until(&self) -> Instant {
+        Instant::from_nanos(self.machine.probes_until.load(Acquire))
+    }
+
+    /// The latest moment that the callee asked to be left alone until, while closed.
+    pub(super) fn asked_until(&self) -> Option<Instant> {
+        self.control.asked_until.filter(|_| self.word().is_closed())
+    }
+
+    /// After a calm, it opens for the first time again.
+    fn forget_after_calm(&mut self) {
+        if self.word().is_closed() && self.control.has_been_calm(self.now) {
+            self.control.streak = 0;
+        }
+    }
+
+    fn trip_into(&mut self, until: Instant, reason: Reason) {
+        self.control.last_trip = Some((reason, self.now));
+        self.machine.open_until.swap(until.as_nanos(), AcqRel);
+        let mode = self.word().mode();
+        self.enter(mode, Stand::Open, false, reason, true);
+    }
+
+    /// Where it stands from now on. In this order: results of the generation that ends find no
+    /// window, and whoever sees the new word sees all that goes with it.
+    fn enter(
+        &mut self,
+        mode: Mode,
+        stand: Stand,
+        clear: bool,
+        reason: Reason,
+        aloud: bool,
+    ) -> Word {
+        let machine = self.machine;
+        let old = machine.word.load();
+        let generation = old.next_generation();
+        let handed_over = machine.windows.turn_over(generation, clear);
+        machine.tally.take_over(handed_over);
+        machine.run.turn_over(generation, clear);
+        machine.waiting.clear(self.now.as_nanos());
+        let new = Word::new(mode, stand, generation);
+        // The only way into this state from here on is by a probe: its own caller.
+        let new = if stand == Stand::HalfOpen && reason != Reason::Operator {
+            new.lend()
+        } else {
+            new
+        };
+        machine.word.swap(new);
+        let (from, to) = (old.state(), new.state());
+        if aloud || from != to {
+            self.told = Told::Moved(Transition { from, to, reason });
+        }
+        new
+    }
+}
