@@ -22,7 +22,7 @@ pub(crate) fn keys(config: &Config, command: Keys) -> Result<(), String> {
         let key = secrets::new_master().map_err(|e| e.to_string())?;
         return print(key.expose());
     }
-    crate::run::log_to_stderr(config)?;
+    crate::log::start(config)?;
     let clock = Clock::system();
     let auth = open(config, &clock, &command)?;
     let text = |error: spark_auth::AuthError| chain(&error);

@@ -69,13 +69,8 @@ async fn told_to_stop_under_load_it_finishes_what_is_under_way() {
     let stream = stream.await.unwrap();
     assert!(!stream.broken && stream.text().ends_with("data: [DONE]\n\n"));
 
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while server.is_running() {
-        assert!(Instant::now() < deadline, "it does not end");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let status = server.process.child.wait().unwrap();
-    assert_eq!(status.code(), Some(0), "{}", server.log());
+    let code = end_of(&mut server, Duration::from_secs(20)).await;
+    assert_eq!(code, Some(0), "{}", server.log());
 }
 
 #[test]
@@ -90,6 +85,99 @@ fn a_signal_right_after_the_start_is_not_missed() {
     server.signal("HUP");
     std::thread::sleep(Duration::from_millis(200));
     assert!(server.is_running(), "a hang-up reloads, and ends nothing");
+}
+
+/// Waits for the end of the process, and gives its code.
+async fn end_of(server: &mut Server, within: Duration) -> Option<i32> {
+    let deadline = Instant::now() + within;
+    while server.is_running() {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.process.child.wait().unwrap().code()
+}
+
+/// A log at its most talkative, so that a pipe and a queue fill up fast.
+const TALKATIVE: (&str, &str) = ("SPARK_LOG_FILTER", "trace");
+const UNLIMITED: &str =
+    "[ratelimit.ip]\nquota = 1000000\nper = \"1m\"\n[auth]\nmax_failures = 1000000\n";
+
+async fn fill_the_log(server: &Server) {
+    let master = server.client().bearer(&server.master);
+    for _ in 0..2_000 {
+        assert_eq!(master.get("/api/spark/breakers").await.status, 200);
+        let wrong = server.client().bearer("nobody");
+        assert_eq!(wrong.get("/api/spark/keys").await.status, 401);
+        let page = master.get("/metrics").await.text();
+        let lost = page.lines().filter_map(|line| {
+            let lost = line.strip_prefix("spark_server_log_lines_dropped_total ")?;
+            lost.parse::<f64>().ok()
+        });
+        if lost.sum::<f64>() > 0.0 {
+            return;
+        }
+    }
+    panic!("the log is not full");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
+    let mut server = Server::with_unread_log(UNLIMITED, &[TALKATIVE]);
+    fill_the_log(&server).await;
+    let user = server.client().bearer(&server.key("acme").await);
+    let answer = user.post("/api/spark/generate", &prompt("hello")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    server.terminate();
+    let code = end_of(&mut server, Duration::from_secs(15)).await;
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_does_not_hold_up_a_second_signal() {
+    let env = [TALKATIVE, ("SPARK_DRAIN_DELAY", "30s")];
+    let mut server = Server::with_unread_log(UNLIMITED, &env);
+    fill_the_log(&server).await;
+    server.terminate();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while server.client().get("/readyz").await.status != 503 {
+        assert!(Instant::now() < deadline, "it does not drain");
+    }
+    server.terminate();
+    let code = end_of(&mut server, Duration::from_secs(5)).await;
+    assert_eq!(code, Some(1));
+}
+
+/// What the audit has to tell is told, and before the end is, although the log is read late.
+#[tokio::test]
+async fn the_end_waits_a_moment_for_the_audit() {
+    use std::io::Read;
+    let mut server = Server::with_unread_log(UNLIMITED, &[]);
+    // More than a pipe takes, mostly from the audit.
+    let master = server.client().bearer(&server.master);
+    for _ in 0..100 {
+        assert_eq!(master.get("/api/spark/breakers").await.status, 200);
+    }
+    let wrong = server.client().bearer(&"nobody".repeat(20));
+    for _ in 0..600 {
+        assert_eq!(wrong.get("/v1/models").await.status, 401);
+    }
+    server.key("acme").await;
+    server.terminate();
+    let mut log = server.process.child.stderr.take().unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let read = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert_eq!(end_of(&mut server, Duration::from_secs(15)).await, Some(0));
+    let text = read.join().unwrap();
+    let (issued, drained) = (text.find("key issued"), text.find(" drained "));
+    assert!(
+        issued.is_some() && issued < drained,
+        "{issued:?} {drained:?}"
+    );
+    assert!(!text.contains("the audit is not complete"), "{text}");
 }
 
 #[tokio::test]
