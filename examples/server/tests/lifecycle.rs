@@ -354,6 +354,11 @@ fn the_commands_do_what_they_say() {
         let info: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(info["status"], status);
     }
+    let (code, out, err) = run(&["keys", "rotate", id], &[], dir.path());
+    assert_eq!(code, Some(0), "{err}");
+    let rotated: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(rotated["replaces"]["id"], id, "{out}");
+    assert!(rotated["replaces"]["works_until"].is_u64(), "{out}");
     let (code, _, err) = run(&["keys", "revoke", id], &[], dir.path());
     assert_eq!(code, Some(0), "{err}");
     assert!(err.contains("key revoked"), "the audit is visible: {err}");
@@ -428,7 +433,8 @@ fn only_the_first_key_makes_a_pepper_and_a_foreign_one_makes_none() {
         run(&args, env, dir.path())
     };
     for args in [&["list"][..], &["revoke", "x"], &["rotate", "x"]] {
-        keys(args, &[]);
+        let (code, _, _) = keys(args, &[]);
+        assert_eq!(code, Some(2), "{args:?}");
         assert!(!pepper.exists(), "{args:?} made a pepper");
     }
     let (code, out, err) = keys(&["issue", "--tenant", "acme"], &[]);
@@ -557,13 +563,59 @@ async fn a_second_server_on_the_same_folder_changes_nothing() {
     );
     let master = server.client().bearer(&server.master);
     assert_eq!(master.get("/api/spark/keys").await.status, 200);
+}
 
-    let (code, _, _) = run(
-        &["keys", "list"],
-        &[("SPARK_DATA_DIR", "elsewhere")],
-        &server.dir,
-    );
-    assert_eq!(code, Some(0));
+#[test]
+fn only_what_issues_keys_makes_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for args in [
+        &["list"][..],
+        &["suspend", "x"],
+        &["resume", "x"],
+        &["revoke", "x"],
+        &["rotate", "x"],
+    ] {
+        let args: Vec<&str> = std::iter::once("keys")
+            .chain(args.iter().copied())
+            .collect();
+        let (code, out, err) = run(&args, &[], dir.path());
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {err}");
+        assert!(err.contains("there is no key store in data"), "{err}");
+        assert!(!data.exists(), "{args:?} made a folder");
+    }
+    // What is refused leaves nothing behind either.
+    let long = "x".repeat(129);
+    for (flag, value) in [
+        ("--tier", "no-such-tier"),
+        ("--label", &long),
+        ("--scope", "a:*:b"),
+        ("--owner", ""),
+        ("--env", "prod"),
+        ("--ip-allow", "10.0.0.0/99"),
+        ("--expires-at", "1"),
+        // Milliseconds.
+        ("--expires-at", "1900000000000"),
+        ("--not-before", "253402300800"),
+    ] {
+        let args = ["keys", "issue", "--tenant", "acme", flag, value];
+        let (code, _, err) = run(&args, &[], dir.path());
+        assert_eq!(code, Some(2), "{flag} {value}");
+        assert!(err.contains(flag), "{flag}: {err}");
+        assert!(!data.exists(), "{flag} {value} made a folder");
+    }
+}
+
+/// A key that the server made is kept under the pepper of then.
+#[test]
+fn a_master_key_under_a_forgotten_pepper_says_what_to_set() {
+    let mut server = Server::start();
+    server.terminate();
+    server.process.child.wait().unwrap();
+    std::fs::remove_file(server.dir.join("data/pepper")).unwrap();
+    let (code, _, err) = run(&[], &[("SPARK_LISTEN", "127.0.0.1:0")], &server.dir);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("SPARK_MASTER_KEY"), "{err}");
 }
 
 #[test]
