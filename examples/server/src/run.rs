@@ -145,6 +145,10 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
 }
 
 /// Ends the process after `wait`, whatever hangs by then: on a thread that nothing else uses.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread has nothing else to do"
+)]
 fn leave_after(wait: Duration) {
     let leave = move || {
         std::thread::sleep(wait);

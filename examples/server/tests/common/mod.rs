@@ -87,6 +87,7 @@ fn start_as_it_is(mut command: Command, log: Option<&Path>, has_admin: bool) -> 
 }
 
 /// Where the log of a server goes.
+#[derive(Clone, Copy)]
 enum Log {
     File,
     Unread,
