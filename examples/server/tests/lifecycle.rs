@@ -147,11 +147,11 @@ async fn a_log_that_nobody_reads_does_not_hold_up_a_second_signal() {
     assert_eq!(code, Some(1));
 }
 
-/// What the audit has to tell is told, and before the end is, although the log is read late.
-#[tokio::test]
-async fn the_end_waits_a_moment_for_the_audit() {
+/// The log of a server that was stopped while its audit waited for the log, which is read `late`.
+async fn log_read_late(late: Duration) -> String {
     use std::io::Read;
-    let mut server = Server::with_unread_log(UNLIMITED, &[]);
+    let denials = ("SPARK_LOG_FILTER", "info,spark_auth::audit=debug");
+    let mut server = Server::with_unread_log(UNLIMITED, &[denials]);
     // More than a pipe takes, mostly from the audit.
     let master = server.client().bearer(&server.master);
     for _ in 0..100 {
@@ -164,20 +164,31 @@ async fn the_end_waits_a_moment_for_the_audit() {
     server.key("acme").await;
     server.terminate();
     let mut log = server.process.child.stderr.take().unwrap();
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(late).await;
     let read = std::thread::spawn(move || {
         let mut text = String::new();
         log.read_to_string(&mut text).unwrap();
         text
     });
     assert_eq!(end_of(&mut server, Duration::from_secs(15)).await, Some(0));
-    let text = read.join().unwrap();
+    read.join().unwrap()
+}
+
+#[tokio::test]
+async fn the_end_waits_a_moment_for_the_audit() {
+    let text = log_read_late(Duration::from_millis(700)).await;
     let (issued, drained) = (text.find("key issued"), text.find(" drained "));
     assert!(
         issued.is_some() && issued < drained,
         "{issued:?} {drained:?}"
     );
     assert!(!text.contains("the audit is not complete"), "{text}");
+}
+
+#[tokio::test]
+async fn an_audit_that_the_end_did_not_wait_for_is_told() {
+    let text = log_read_late(Duration::from_secs(3)).await;
+    assert!(text.contains("the audit is not complete"), "{text}");
 }
 
 #[tokio::test]
