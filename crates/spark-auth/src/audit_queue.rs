@@ -314,14 +314,57 @@ mod tests {
     fn a_sink_that_hangs_holds_up_neither_a_request_nor_for_long_the_end() {
         let sink = Slow::default();
         let closed = sink.gate.lock().unwrap();
-        let queue = AuditQueue::new(sink.clone(), 4).unwrap();
-        for _ in 0..100 {
-            queue.event(&MASTER);
-        }
-        // That this ends at all is the assertion.
-        drop(queue.clone());
-        drop(queue);
+        let (done, waiting) = std::sync::mpsc::channel();
+        let of_thread = sink.clone();
+        let user = thread::spawn(move || {
+            let queue = AuditQueue::new(of_thread, 4).unwrap();
+            for _ in 0..100 {
+                queue.event(&MASTER);
+            }
+            drop(queue.clone());
+            done.send("used").unwrap();
+            drop(queue);
+            done.send("dropped").unwrap();
+        });
+        // Far beyond what a slow machine needs, and not for ever.
+        let most = Duration::from_secs(60);
+        assert_eq!(waiting.recv_timeout(most), Ok("used"));
+        assert_eq!(waiting.recv_timeout(most), Ok("dropped"));
         drop(closed);
+        user.join().unwrap();
+    }
+
+    /// By the span a log line names the request that the event is about.
+    #[test]
+    fn the_sink_runs_in_the_span_of_the_request() {
+        #[derive(Clone, Debug, Default)]
+        struct Spans(Arc<Mutex<Vec<Option<&'static str>>>>);
+        impl AuditSink for Spans {
+            fn event(&self, _: &AuditEvent) {
+                let span = tracing::Span::current();
+                let name = span.metadata().map(tracing::Metadata::name);
+                self.0.lock().unwrap().push(name);
+            }
+        }
+        let subscriber = tracing_subscriber::fmt().with_writer(io::sink).finish();
+        // Of this test and of no other: spans are entered on the queue's own thread.
+        let subscriber = tracing::Dispatch::new(subscriber);
+        let sink = Spans::default();
+        let of_thread = (sink.clone(), subscriber.clone());
+        #[derive(Debug)]
+        struct Under(Spans, tracing::Dispatch);
+        impl AuditSink for Under {
+            fn event(&self, event: &AuditEvent) {
+                tracing::dispatcher::with_default(&self.1, || self.0.event(event));
+            }
+        }
+        let queue = AuditQueue::new(Under(of_thread.0, of_thread.1), 16).unwrap();
+        tracing::dispatcher::with_default(&subscriber, || {
+            tracing::info_span!("request").in_scope(|| queue.event(&MASTER));
+            queue.event(&MASTER);
+        });
+        assert!(queue.flush(Duration::from_secs(10)));
+        assert_eq!(*sink.0.lock().unwrap(), [Some("request"), None]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod master;
 mod memory;
 pub mod metrics;
 mod new_key;
+mod page;
 mod pepper;
 mod record;
 mod refresh;
@@ -68,6 +69,7 @@ pub use layer::AuthLayer;
 pub use mac::Mac;
 pub use master::MasterVerifier;
 pub use new_key::NewKey;
+pub use page::{KeyPage, PageMark, PageMarkError};
 pub use pepper::{Pepper, PepperId};
 pub use record::{
     Issued, KeyRecord, KeyState, KeyStatus, MAX_LABEL_LEN, MAX_NETWORKS, MAX_OWNER_LEN, MAX_SCOPES,

@@ -183,7 +183,21 @@ impl NewKey {
         self
     }
 
-    pub(crate) fn check(&self, now: Duration) -> Result<(), AuthError> {
+    /// Whether such a key can be made at `now`, time since 1970, as far as that can be told without
+    /// its store. [`issue`](crate::Authenticator::issue) asks this itself.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] names the field at fault.
+    ///
+    /// # Example
+    /// ```
+    /// # use {spark_auth::NewKey, spark_core::{Clock, Name}};
+    /// let new = NewKey::new(Name::new("acme")?).label("");
+    /// let refused = new.check(Clock::system().unix_time()).unwrap_err();
+    /// assert_eq!(refused.field(), Some("label"));
+    /// # Ok::<(), spark_core::NameError>(())
+    /// ```
+    pub fn check(&self, now: Duration) -> Result<(), AuthError> {
         let invalid = |field, problem| Err(AuthError::Invalid { field, problem });
         if !self.label.as_deref().is_none_or(is_label) {
             return invalid("label", "use 1 to 128 bytes without control characters");

@@ -119,7 +119,24 @@ async fn a8_nothing_that_is_written_holds_a_secret() {
             assert!(!written.contains(part), "a part of a secret was written");
         }
     }
-    assert!(!written.contains(&pepper.expose_hex()[..16]));
+    let hex = pepper.expose_hex();
+    assert!(!written.contains(&hex[..16]));
+    // As a derived `Debug` would show it, and as a file would hold it.
+    let bytes: Vec<u8> = (0..32)
+        .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let list = format!("{:?}", &bytes[..8]);
+    let list = list.trim_matches(['[', ']']);
+    assert!(!written.contains(list), "the pepper was written");
+    assert!(!written.contains(&list.replace(", ", ",\n    ")));
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = std::fs::read(file.unwrap().path()).unwrap();
+        let holds = |part: &[u8]| file.windows(part.len()).any(|found| found == part);
+        for part in bytes.chunks(8) {
+            assert!(!holds(part), "a part of the pepper stands in a file");
+        }
+        assert!(!holds(&hex.as_bytes()[..16]) && !holds(list.as_bytes()));
+    }
     for mac in mac {
         assert!(!written.contains(&mac), "a MAC was written");
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// SPARK's example server: the hardening crates in front of AI providers.
 #[derive(Debug, Parser)]
@@ -35,35 +35,7 @@ pub(crate) enum Keys {
     /// Make a master key for SPARK_MASTER_KEY and print it.
     NewMaster,
     /// Issue a user key and print it, this once.
-    Issue {
-        /// Whose quota, cache and usage it is.
-        #[arg(long)]
-        tenant: String,
-        /// A word for people.
-        #[arg(long)]
-        label: Option<String>,
-        /// Which quota applies.
-        #[arg(long)]
-        tier: Option<String>,
-        /// What the key may do beyond the data routes; may be given again.
-        #[arg(long = "scope")]
-        scopes: Vec<String>,
-        /// Who answers for it: a person, a team, an address to write to.
-        #[arg(long)]
-        owner: Option<String>,
-        /// From where it may be used, as 192.0.2.0/24; may be given again. From anywhere without it.
-        #[arg(long = "ip-allow", value_name = "NETWORK")]
-        ip_allow: Vec<String>,
-        /// Whether the key says that it is for live or for test use.
-        #[arg(long, value_name = "live|test", default_value = "live")]
-        env: String,
-        /// From when on it works, in seconds since 1970-01-01 UTC.
-        #[arg(long)]
-        not_before: Option<u64>,
-        /// When it ends, in seconds since 1970-01-01 UTC.
-        #[arg(long)]
-        expires_at: Option<u64>,
-    },
+    Issue(Issue),
     /// List the keys, without their secrets.
     List,
     /// Put a new key in the place of an old one, and print it.
@@ -89,4 +61,36 @@ pub(crate) enum Keys {
         /// The id of the key.
         id: String,
     },
+}
+
+/// What a new key shall be.
+#[derive(Debug, Args)]
+pub(crate) struct Issue {
+    /// Whose quota, cache and usage it is.
+    #[arg(long)]
+    pub tenant: String,
+    /// A word for people.
+    #[arg(long)]
+    pub label: Option<String>,
+    /// Which quota applies.
+    #[arg(long)]
+    pub tier: Option<String>,
+    /// What the key may do beyond the data routes; may be given again.
+    #[arg(long = "scope")]
+    pub scopes: Vec<String>,
+    /// Who answers for it: a person, a team, an address to write to.
+    #[arg(long)]
+    pub owner: Option<String>,
+    /// From where it may be used, as 192.0.2.0/24; may be given again. From anywhere without it.
+    #[arg(long = "ip-allow", value_name = "NETWORK")]
+    pub ip_allow: Vec<String>,
+    /// Whether the key says that it is for live or for test use.
+    #[arg(long, value_name = "live|test", default_value = "live")]
+    pub env: String,
+    /// From when on it works, in seconds since 1970-01-01 UTC.
+    #[arg(long)]
+    pub not_before: Option<u64>,
+    /// When it ends, in seconds since 1970-01-01 UTC.
+    #[arg(long)]
+    pub expires_at: Option<u64>,
 }

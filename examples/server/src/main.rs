@@ -11,6 +11,7 @@ mod edge;
 mod healthcheck;
 mod hooks;
 mod ledger;
+mod log;
 mod offline;
 mod provider;
 mod relay;
@@ -35,8 +36,7 @@ fn main() -> ExitCode {
     match command(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            // Standard error may be closed; the exit code remains.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            log::last_words(&error);
             ExitCode::from(2)
         }
     }

@@ -9,16 +9,16 @@ use spark_auth::{Authenticator, FileStore};
 use spark_core::Clock;
 use spark_metrics::Metrics;
 use spark_serve::Server;
-use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Listening};
 use crate::ask::chain;
-use crate::config::{AuthMode, Config, LogFormat};
+use crate::config::{AuthMode, Config};
 use crate::reload::reload;
 use crate::stack::{Plane, Stack, build};
-use crate::{provider, secrets, signals};
+use crate::{log, provider, secrets, signals};
 
-/// How long the hooks of the error tracker may take at the end.
+/// How long each may take that has something to write at the end: the hooks of the error tracker, the
+/// audit, the log.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the log may hold up a server that was told twice to stop.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
@@ -30,12 +30,21 @@ const FLUSH_KEYS_EVERY: Duration = Duration::from_secs(60);
 /// # Errors
 /// A sentence with the mend, when it cannot start.
 pub(crate) fn serve(config: Config) -> Result<ExitCode, String> {
-    log_to_stderr(&config)?;
+    log::start_lossy(&config)?;
+    let served = serve_until_stopped(config);
+    log::finish(FLUSH_DEADLINE);
+    served
+}
+
+fn serve_until_stopped(config: Config) -> Result<ExitCode, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("the runtime cannot start: {e}"))?;
-    runtime.block_on(serve_on_runtime(config))
+    let served = runtime.block_on(serve_on_runtime(config));
+    // A call that hangs, of a disk for one, must not keep the process.
+    runtime.shutdown_timeout(FLUSH_DEADLINE);
+    served
 }
 
 async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
@@ -103,11 +112,13 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
     let audit = app.audit.clone();
     tokio::spawn(async move {
         terminations.next().await;
-        tracing::info!("told to stop: draining");
         let _ = stop.send(true);
+        tracing::info!("told to stop: draining");
         terminations.next().await;
+        leave_after(LAST_MOMENT);
         tracing::warn!("told to stop again: leaving at once");
         audit.flush(LAST_MOMENT);
+        log::finish(LAST_MOMENT);
         std::process::exit(1);
     });
 
@@ -131,6 +142,21 @@ async fn serve_on_runtime(config: Config) -> Result<ExitCode, String> {
         "drained"
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the process after `wait`, whatever hangs by then: on a thread that nothing else uses.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread has nothing else to do"
+)]
+fn leave_after(wait: Duration) {
+    let leave = move || {
+        std::thread::sleep(wait);
+        std::process::exit(1)
+    };
+    if std::thread::Builder::new().spawn(leave).is_err() {
+        std::process::exit(1);
+    }
 }
 
 /// What is valid and most likely not meant.
@@ -229,26 +255,9 @@ async fn flush_keys(auth: Authenticator) {
 /// # Errors
 /// A sentence that names the field and the mend.
 pub(crate) fn check_process(config: &Config) -> Result<(), String> {
-    log_filter(config)?;
+    log::filter(config)?;
     serve_config(config)?;
     Ok(())
-}
-
-fn log_filter(config: &Config) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(&config.log.filter).map_err(|e| format!("log.filter: {e}"))
-}
-
-pub(crate) fn log_to_stderr(config: &Config) -> Result<(), String> {
-    let filter = log_filter(config)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    let done = match config.log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    done.map_err(|e| format!("the log cannot start: {e}"))
 }
 
 fn describe_metrics() {
@@ -262,6 +271,7 @@ fn describe_metrics() {
     spark_ratelimit::metrics::describe();
     spark_sanitize::metrics::describe();
     spark_serve::metrics::describe();
+    log::describe();
 }
 
 /// Validates what can be validated without listening, keys and metrics included.

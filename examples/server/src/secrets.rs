@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::ask::chain;
 
+/// What the key store is called in its folder.
+pub(crate) const KEYS: &str = "keys.redb";
 const PEPPER: &str = "pepper";
 const MASTER_MAC: &str = "master.mac";
 const MASTER_KEY: &str = "master.key";
@@ -148,6 +150,11 @@ pub(crate) fn does_not_fit(error: &BuildError) -> String {
         BuildError::WrongPepper { keys, given } => format!(
             "{keys} keys were made under another pepper than that which was given ({given}): give it, \
              in SPARK_PEPPER[_FILE] or in SPARK_PEPPER_PREVIOUS[_FILE]; {LOST}"
+        ),
+        BuildError::MasterPepper { wanted } => format!(
+            "the master key that was made here is kept under pepper {wanted}, which was not given: \
+             set SPARK_MASTER_KEY to a key of your own (`spark-server keys new-master` makes one), or \
+             give that pepper in SPARK_PEPPER_PREVIOUS[_FILE]"
         ),
         other => chain(other),
     }

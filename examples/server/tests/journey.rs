@@ -238,6 +238,11 @@ async fn the_life_of_a_key() {
         .await;
     assert_eq!(rotated.status, 201, "{}", rotated.text());
     let new_key = rotated.json()["key"].as_str().unwrap().to_owned();
+    let old = master.get("/api/spark/keys").await.json()["keys"][0].clone();
+    assert_eq!(
+        rotated.json()["replaces"],
+        json!({"id": id, "works_until": old["expires_at"]})
+    );
     for key in [key, &new_key] {
         assert_eq!(
             server.client().bearer(key).get("/v1/models").await.status,
@@ -347,6 +352,66 @@ async fn a_key_is_suspended_bound_to_networks_and_found_on_its_page() {
         assert_eq!(refused.status, 400, "{query}");
         assert_eq!(refused.json()["param"], param, "{}", refused.text());
     }
+}
+
+/// What a request on a key says beyond what is understood would silently do nothing.
+#[tokio::test]
+async fn what_is_not_understood_of_a_change_is_refused() {
+    let server = Server::start();
+    let key = server.key("acme").await;
+    let master = server.client().bearer(&server.master);
+    let listed = master.get("/api/spark/keys").await.json();
+    let id = listed["keys"][0]["id"].as_str().unwrap();
+    let path = format!("/api/spark/keys/{id}");
+    let post = http::Method::POST;
+    for (method, path, body, param) in [
+        (
+            &post,
+            format!("{path}/rotate"),
+            r#"{"overlpa":"0s"}"#,
+            "overlpa",
+        ),
+        (&post, format!("{path}/rotate?overlap=0s"), "", "query"),
+        (
+            &post,
+            "/api/spark/keys?tier=pro".to_owned(),
+            r#"{"tenant":"a"}"#,
+            "query",
+        ),
+        (&post, format!("{path}/suspend?for=1h"), "", "query"),
+        (&post, format!("{path}/suspend"), r#"{"for":"1h"}"#, "body"),
+        (&post, format!("{path}/resume"), "{}", "body"),
+        (
+            &http::Method::DELETE,
+            format!("{path}?after=1h"),
+            "",
+            "query",
+        ),
+        (
+            &http::Method::DELETE,
+            path.clone(),
+            r#"{"after":"1h"}"#,
+            "body",
+        ),
+    ] {
+        let client = master.clone().header("content-type", "application/json");
+        let refused = client.send(method.clone(), &path, body).await;
+        assert_eq!(refused.status, 400, "{path}: {}", refused.text());
+        let problem = refused.json();
+        assert_eq!(
+            (&problem["code"], &problem["param"]),
+            (&json!("invalid_field"), &json!(param)),
+            "{path}"
+        );
+    }
+    let user = server.client().bearer(&key);
+    assert_eq!(
+        user.get("/v1/models").await.status,
+        200,
+        "nothing was changed"
+    );
+    let listed = master.get("/api/spark/keys").await.json();
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "{listed}");
 }
 
 /// That the audit goes through a queue costs neither an event at the end nor the request's id.

@@ -69,13 +69,8 @@ async fn told_to_stop_under_load_it_finishes_what_is_under_way() {
     let stream = stream.await.unwrap();
     assert!(!stream.broken && stream.text().ends_with("data: [DONE]\n\n"));
 
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while server.is_running() {
-        assert!(Instant::now() < deadline, "it does not end");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let status = server.process.child.wait().unwrap();
-    assert_eq!(status.code(), Some(0), "{}", server.log());
+    let code = end_of(&mut server, Duration::from_secs(20)).await;
+    assert_eq!(code, Some(0), "{}", server.log());
 }
 
 #[test]
@@ -90,6 +85,110 @@ fn a_signal_right_after_the_start_is_not_missed() {
     server.signal("HUP");
     std::thread::sleep(Duration::from_millis(200));
     assert!(server.is_running(), "a hang-up reloads, and ends nothing");
+}
+
+/// Waits for the end of the process, and gives its code.
+async fn end_of(server: &mut Server, within: Duration) -> Option<i32> {
+    let deadline = Instant::now() + within;
+    while server.is_running() {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.process.child.wait().unwrap().code()
+}
+
+/// A log at its most talkative, so that a pipe and a queue fill up fast.
+const TALKATIVE: (&str, &str) = ("SPARK_LOG_FILTER", "trace");
+const UNLIMITED: &str =
+    "[ratelimit.ip]\nquota = 1000000\nper = \"1m\"\n[auth]\nmax_failures = 1000000\n";
+
+async fn fill_the_log(server: &Server) {
+    let master = server.client().bearer(&server.master);
+    for _ in 0..2_000 {
+        assert_eq!(master.get("/api/spark/breakers").await.status, 200);
+        let wrong = server.client().bearer("nobody");
+        assert_eq!(wrong.get("/api/spark/keys").await.status, 401);
+        let page = master.get("/metrics").await.text();
+        let lost = page.lines().filter_map(|line| {
+            let lost = line.strip_prefix("spark_server_log_lines_dropped_total ")?;
+            lost.parse::<f64>().ok()
+        });
+        if lost.sum::<f64>() > 0.0 {
+            return;
+        }
+    }
+    panic!("the log is not full");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
+    let mut server = Server::with_unread_log(UNLIMITED, &[TALKATIVE]);
+    fill_the_log(&server).await;
+    let user = server.client().bearer(&server.key("acme").await);
+    let answer = user.post("/api/spark/generate", &prompt("hello")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    server.terminate();
+    let code = end_of(&mut server, Duration::from_secs(15)).await;
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_does_not_hold_up_a_second_signal() {
+    let env = [TALKATIVE, ("SPARK_DRAIN_DELAY", "30s")];
+    let mut server = Server::with_unread_log(UNLIMITED, &env);
+    fill_the_log(&server).await;
+    server.terminate();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while server.client().get("/readyz").await.status != 503 {
+        assert!(Instant::now() < deadline, "it does not drain");
+    }
+    server.terminate();
+    let code = end_of(&mut server, Duration::from_secs(5)).await;
+    assert_eq!(code, Some(1));
+}
+
+/// The log of a server that was stopped while its audit waited for the log, which is read `late`.
+async fn log_read_late(late: Duration) -> String {
+    use std::io::Read;
+    let denials = ("SPARK_LOG_FILTER", "info,spark_auth::audit=debug");
+    let mut server = Server::with_unread_log(UNLIMITED, &[denials]);
+    // More than a pipe takes, mostly from the audit.
+    let master = server.client().bearer(&server.master);
+    for _ in 0..100 {
+        assert_eq!(master.get("/api/spark/breakers").await.status, 200);
+    }
+    let wrong = server.client().bearer(&"nobody".repeat(20));
+    for _ in 0..600 {
+        assert_eq!(wrong.get("/v1/models").await.status, 401);
+    }
+    server.key("acme").await;
+    server.terminate();
+    let mut log = server.process.child.stderr.take().unwrap();
+    tokio::time::sleep(late).await;
+    let read = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    assert_eq!(end_of(&mut server, Duration::from_secs(15)).await, Some(0));
+    read.join().unwrap()
+}
+
+#[tokio::test]
+async fn the_end_waits_a_moment_for_the_audit() {
+    let text = log_read_late(Duration::from_millis(700)).await;
+    let (issued, drained) = (text.find("key issued"), text.find(" drained "));
+    assert!(
+        issued.is_some() && issued < drained,
+        "{issued:?} {drained:?}"
+    );
+    assert!(!text.contains("the audit is not complete"), "{text}");
+}
+
+#[tokio::test]
+async fn an_audit_that_the_end_did_not_wait_for_is_told() {
+    let text = log_read_late(Duration::from_secs(3)).await;
+    assert!(text.contains("the audit is not complete"), "{text}");
 }
 
 #[tokio::test]
@@ -266,6 +365,11 @@ fn the_commands_do_what_they_say() {
         let info: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(info["status"], status);
     }
+    let (code, out, err) = run(&["keys", "rotate", id], &[], dir.path());
+    assert_eq!(code, Some(0), "{err}");
+    let rotated: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(rotated["replaces"]["id"], id, "{out}");
+    assert!(rotated["replaces"]["works_until"].is_u64(), "{out}");
     let (code, _, err) = run(&["keys", "revoke", id], &[], dir.path());
     assert_eq!(code, Some(0), "{err}");
     assert!(err.contains("key revoked"), "the audit is visible: {err}");
@@ -340,7 +444,8 @@ fn only_the_first_key_makes_a_pepper_and_a_foreign_one_makes_none() {
         run(&args, env, dir.path())
     };
     for args in [&["list"][..], &["revoke", "x"], &["rotate", "x"]] {
-        keys(args, &[]);
+        let (code, _, _) = keys(args, &[]);
+        assert_eq!(code, Some(2), "{args:?}");
         assert!(!pepper.exists(), "{args:?} made a pepper");
     }
     let (code, out, err) = keys(&["issue", "--tenant", "acme"], &[]);
@@ -469,13 +574,59 @@ async fn a_second_server_on_the_same_folder_changes_nothing() {
     );
     let master = server.client().bearer(&server.master);
     assert_eq!(master.get("/api/spark/keys").await.status, 200);
+}
 
-    let (code, _, _) = run(
-        &["keys", "list"],
-        &[("SPARK_DATA_DIR", "elsewhere")],
-        &server.dir,
-    );
-    assert_eq!(code, Some(0));
+#[test]
+fn only_what_issues_keys_makes_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for args in [
+        &["list"][..],
+        &["suspend", "x"],
+        &["resume", "x"],
+        &["revoke", "x"],
+        &["rotate", "x"],
+    ] {
+        let args: Vec<&str> = std::iter::once("keys")
+            .chain(args.iter().copied())
+            .collect();
+        let (code, out, err) = run(&args, &[], dir.path());
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {err}");
+        assert!(err.contains("there is no key store in data"), "{err}");
+        assert!(!data.exists(), "{args:?} made a folder");
+    }
+    // What is refused leaves nothing behind either.
+    let long = "x".repeat(129);
+    for (flag, value) in [
+        ("--tier", "no-such-tier"),
+        ("--label", &long),
+        ("--scope", "a:*:b"),
+        ("--owner", ""),
+        ("--env", "prod"),
+        ("--ip-allow", "10.0.0.0/99"),
+        ("--expires-at", "1"),
+        // Milliseconds.
+        ("--expires-at", "1900000000000"),
+        ("--not-before", "253402300800"),
+    ] {
+        let args = ["keys", "issue", "--tenant", "acme", flag, value];
+        let (code, _, err) = run(&args, &[], dir.path());
+        assert_eq!(code, Some(2), "{flag} {value}");
+        assert!(err.contains(flag), "{flag}: {err}");
+        assert!(!data.exists(), "{flag} {value} made a folder");
+    }
+}
+
+/// A key that the server made is kept under the pepper of then.
+#[test]
+fn a_master_key_under_a_forgotten_pepper_says_what_to_set() {
+    let mut server = Server::start();
+    server.terminate();
+    server.process.child.wait().unwrap();
+    std::fs::remove_file(server.dir.join("data/pepper")).unwrap();
+    let (code, _, err) = run(&[], &[("SPARK_LISTEN", "127.0.0.1:0")], &server.dir);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("SPARK_MASTER_KEY"), "{err}");
 }
 
 #[test]

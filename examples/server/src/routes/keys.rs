@@ -9,18 +9,18 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{StatusCode, Uri};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use spark_auth::{
-    AuthError, Authenticator, Environment, Issued, KeyInfo, NewKey, StoreError, UserKey,
+    AuthError, Authenticator, Environment, Issued, KeyInfo, NewKey, PageMark, StoreError, UserKey,
 };
 use spark_core::{Context, Name, Problem};
 use zeroize::Zeroizing;
 
-use super::{invalid, object_of, only_known, refuse};
+use super::{fields_of, invalid, refuse};
 use crate::app::App;
 use crate::config::{RateLimit, Span, check_tier};
 
@@ -35,7 +35,6 @@ const FIELDS: [&str; 9] = [
     "not_before",
     "expires_at",
 ];
-const OBJECT: &str = "must be a JSON object.";
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3_600);
 /// Keys on one page of the list.
 const PAGE: usize = 1_000;
@@ -48,7 +47,7 @@ const DISK_RETRY: Duration = Duration::from_secs(5);
 pub(crate) struct ListQuery {
     /// At most so many keys.
     limit: Option<usize>,
-    /// Those that follow the key with this id.
+    /// Those that follow: what the page before has in `next`.
     after: Option<String>,
 }
 
@@ -56,7 +55,7 @@ pub(crate) struct ListQuery {
 struct Page<'a> {
     keys: &'a [KeyInfo],
     /// What to ask for next as `after`; null at the end.
-    next: Option<&'a str>,
+    next: Option<String>,
 }
 
 /// All keys, oldest first, page by page.
@@ -72,11 +71,18 @@ pub(crate) async fn list(
             return refuse(&context, invalid("query", mend));
         }
     };
+    let (after, limit) = match query.checked() {
+        Ok(checked) => checked,
+        Err(problem) => return refuse(&context, problem),
+    };
     let auth = app.auth.clone();
     // Many keys take a while to collect and to write, which no request should wait for.
     let page = tokio::task::spawn_blocking(move || {
-        let keys = auth.list();
-        let page = page(&keys, &query)?;
+        let page = auth.page(after, limit);
+        let page = Page {
+            keys: &page.keys,
+            next: page.next.map(|mark| mark.to_string()),
+        };
         serde_json::to_vec(&page).map_err(|_| internal_error())
     });
     match page.await.unwrap_or_else(|_| Err(internal_error())) {
@@ -88,34 +94,34 @@ pub(crate) async fn list(
     }
 }
 
-fn page<'a>(keys: &'a [KeyInfo], query: &ListQuery) -> Result<Page<'a>, Problem> {
-    let limit = query.limit.unwrap_or(PAGE);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(invalid("limit", format!("must be from 1 to {PAGE}.")));
+impl ListQuery {
+    fn checked(&self) -> Result<(Option<PageMark>, usize), Problem> {
+        let limit = self.limit.unwrap_or(PAGE);
+        if !(1..=PAGE).contains(&limit) {
+            return Err(invalid("limit", format!("must be from 1 to {PAGE}.")));
+        }
+        let after = self.after.as_deref().map(str::parse).transpose();
+        let after = after.map_err(|_| {
+            let mend = "must be what the page before has in `next`.";
+            invalid("after", mend)
+        })?;
+        Ok((after, limit))
     }
-    let rest = match &query.after {
-        None => keys,
-        Some(id) => match keys.iter().position(|key| key.id.as_str() == id) {
-            Some(at) => &keys[at + 1..],
-            None => return Err(invalid("after", "is the id of no key.")),
-        },
-    };
-    let keys = &rest[..rest.len().min(limit)];
-    let last = keys.last().filter(|_| rest.len() > limit);
-    Ok(Page {
-        keys,
-        next: last.map(|key| key.id.as_str()),
-    })
 }
 
-pub(crate) async fn issue(State(app): State<Arc<App>>, context: Context, body: Bytes) -> Response {
-    let new = new_key(&app.quotas(), &body);
+pub(crate) async fn issue(
+    State(app): State<Arc<App>>,
+    context: Context,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    let new = no_query(&uri).and_then(|()| new_key(&app.quotas(), &body));
     let new = match new {
         Ok(new) => new,
         Err(problem) => return refuse(&context, problem),
     };
-    match on_disk(&app, move |auth| auth.issue(new)).await {
-        Ok(issued) => created(&app, &context, &issued),
+    match on_disk(&app, Doing::Making, move |auth| auth.issue(new)).await {
+        Ok(issued) => created(&app, &context, &issued, None),
         Err(problem) => refuse(&context, problem),
     }
 }
@@ -123,18 +129,22 @@ pub(crate) async fn issue(State(app): State<Arc<App>>, context: Context, body: B
 pub(crate) async fn rotate(
     State(app): State<Arc<App>>,
     context: Context,
+    uri: Uri,
     id: Result<Path<String>, PathRejection>,
     body: Bytes,
 ) -> Response {
     let Ok(Path(id)) = id else {
         return refuse(&context, invalid("id", "is not UTF-8."));
     };
-    let overlap = match overlap(&body) {
+    let overlap = match no_query(&uri).and_then(|()| overlap(&body)) {
         Ok(overlap) => overlap,
         Err(problem) => return refuse(&context, problem),
     };
-    match on_disk(&app, move |auth| auth.rotate(&id, overlap)).await {
-        Ok(issued) => created(&app, &context, &issued),
+    let done = on_disk(&app, Doing::Making, move |auth| {
+        rotate_key(auth, &id, overlap)
+    });
+    match done.await {
+        Ok((issued, replaced)) => created(&app, &context, &issued, Some(replaced)),
         Err(problem) => refuse(&context, problem),
     }
 }
@@ -142,46 +152,89 @@ pub(crate) async fn rotate(
 pub(crate) async fn suspend(
     State(app): State<Arc<App>>,
     context: Context,
+    uri: Uri,
     id: Result<Path<String>, PathRejection>,
+    body: Bytes,
 ) -> Response {
-    changed(&app, &context, id, |auth, id| auth.suspend(id)).await
+    let id = alone(id, &uri, &body);
+    changed(&app, &context, id, Doing::Stopping, Authenticator::suspend).await
 }
 
 pub(crate) async fn resume(
     State(app): State<Arc<App>>,
     context: Context,
+    uri: Uri,
     id: Result<Path<String>, PathRejection>,
+    body: Bytes,
 ) -> Response {
-    changed(&app, &context, id, |auth, id| auth.resume(id)).await
+    let id = alone(id, &uri, &body);
+    changed(&app, &context, id, Doing::Resuming, Authenticator::resume).await
 }
 
 pub(crate) async fn revoke(
     State(app): State<Arc<App>>,
     context: Context,
+    uri: Uri,
     id: Result<Path<String>, PathRejection>,
+    body: Bytes,
 ) -> Response {
-    changed(&app, &context, id, |auth, id| auth.revoke(id)).await
+    let id = alone(id, &uri, &body);
+    changed(&app, &context, id, Doing::Stopping, Authenticator::revoke).await
+}
+
+/// The id of a request that says no more than that: what else it says would silently do nothing.
+fn alone(
+    id: Result<Path<String>, PathRejection>,
+    uri: &Uri,
+    body: &[u8],
+) -> Result<String, Problem> {
+    let Ok(Path(id)) = id else {
+        return Err(invalid("id", "is not UTF-8."));
+    };
+    no_query(uri)?;
+    if !body.is_empty() {
+        return Err(invalid("body", "has no meaning here: leave it out."));
+    }
+    Ok(id)
+}
+
+fn no_query(uri: &Uri) -> Result<(), Problem> {
+    match uri.query() {
+        None | Some("") => Ok(()),
+        Some(_) => Err(invalid("query", "has no meaning here: leave it out.")),
+    }
 }
 
 /// A change that shows how the key stands afterwards.
 async fn changed(
     app: &App,
     context: &Context,
-    id: Result<Path<String>, PathRejection>,
+    id: Result<String, Problem>,
+    doing: Doing,
     change: fn(&Authenticator, &str) -> Result<KeyInfo, AuthError>,
 ) -> Response {
-    let Ok(Path(id)) = id else {
-        return refuse(context, invalid("id", "is not UTF-8."));
+    let id = match id {
+        Ok(id) => id,
+        Err(problem) => return refuse(context, problem),
     };
-    match on_disk(app, move |auth| change(auth, &id)).await {
+    match on_disk(app, doing, move |auth| change(auth, &id)).await {
         Ok(info) => Json(json!(info)).into_response(),
         Err(problem) => refuse(context, problem),
     }
 }
 
+/// What was to be done to a key when its store failed.
+#[derive(Clone, Copy, Debug)]
+enum Doing {
+    Making,
+    Stopping,
+    Resuming,
+}
+
 /// Changes reach the disk before they return, so they may not run where requests do.
 async fn on_disk<T: Send + 'static>(
     app: &App,
+    doing: Doing,
     change: impl FnOnce(&Authenticator) -> Result<T, AuthError> + Send + 'static,
 ) -> Result<T, Problem> {
     let auth = app.auth.clone();
@@ -190,7 +243,7 @@ async fn on_disk<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(move || span.in_scope(|| change(&auth))).await;
     match done {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(refusal(&error)),
+        Ok(Err(error)) => Err(refusal(&error, doing)),
         Err(_) => Err(internal_error()),
     }
 }
@@ -200,19 +253,51 @@ fn internal_error() -> Problem {
     Problem::new(status, "server", "internal_error")
 }
 
+/// What becomes of a key that was rotated.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Replaced {
+    id: String,
+    /// From when on it no longer works, in seconds since 1970.
+    works_until: u64,
+}
+
+/// Rotates a key, and tells how long the old one works on.
+///
+/// # Errors
+/// Those of the authenticator.
+pub(crate) fn rotate_key(
+    auth: &Authenticator,
+    id: &str,
+    overlap: Duration,
+) -> Result<(Issued, Replaced), AuthError> {
+    let issued = auth.rotate(id, overlap)?;
+    let end = auth
+        .get(id)
+        .and_then(|old| old.revoked_at.or(old.expires_at));
+    let replaced = Replaced {
+        id: id.to_owned(),
+        // One that was forgotten for want of room ended with the rotation.
+        works_until: end.unwrap_or(issued.record.created_at.as_secs()),
+    };
+    Ok((issued, replaced))
+}
+
 /// A key and its text, shown this once.
 #[derive(Serialize)]
 pub(crate) struct Shown<'a> {
     #[serde(flatten)]
     info: KeyInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<Replaced>,
     #[serde(serialize_with = "exposed")]
     key: &'a UserKey,
 }
 
 impl<'a> Shown<'a> {
-    pub(crate) fn of(issued: &'a Issued, now: Duration) -> Self {
+    pub(crate) fn of(issued: &'a Issued, replaces: Option<Replaced>, now: Duration) -> Self {
         Self {
             info: KeyInfo::of(&issued.record, now),
+            replaces,
             key: &issued.key,
         }
     }
@@ -231,8 +316,8 @@ fn exposed<S: serde::Serializer>(key: &&UserKey, to: S) -> Result<S::Ok, S::Erro
     to.serialize_str(key.expose())
 }
 
-fn created(app: &App, context: &Context, issued: &Issued) -> Response {
-    match Shown::of(issued, app.clock.unix_time()).to_json() {
+fn created(app: &App, context: &Context, issued: &Issued, replaces: Option<Replaced>) -> Response {
+    match Shown::of(issued, replaces, app.clock.unix_time()).to_json() {
         Ok(mut json) => {
             let json_type = HeaderValue::from_static("application/json");
             // The body belongs to the connection from here on, which does not wipe it.
@@ -243,41 +328,60 @@ fn created(app: &App, context: &Context, issued: &Issued) -> Response {
     }
 }
 
-fn refusal(error: &AuthError) -> Problem {
-    if let AuthError::Store(store) = error {
-        return match store {
-            StoreError::Conflict { .. } => {
-                Problem::new(StatusCode::CONFLICT, "auth", "key_not_changed")
-                    .detail(error.to_string())
-            }
-            _ => {
-                tracing::error!(error = %crate::ask::chain(error), "a key could not be changed");
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Problem::new(status, "auth", "key_store_unavailable")
-                    .detail(format!(
-                        "{error}. A key that was to be revoked or suspended is refused by this server \
-                         all the same; do it once more, lest a restart comes before the disk is mended."
-                    ))
-                    .retry_after(DISK_RETRY)
-            }
-        };
+fn refusal(error: &AuthError, doing: Doing) -> Problem {
+    match error {
+        AuthError::Store(StoreError::Conflict { .. }) => not_changed(StatusCode::CONFLICT, error),
+        AuthError::Store(_) => {
+            // The caller is not told what the folder is called.
+            tracing::error!(error = %crate::ask::chain(error), ?doing, "a key could not be changed");
+            let mend = match doing {
+                Doing::Making => {
+                    "No key was handed out. Look at the list before you try again: where only the \
+                     answer of the disk was lost, a key may stand there of which nobody has the text."
+                }
+                Doing::Stopping => {
+                    "This server refuses the key all the same; do it once more, lest a restart comes \
+                     before the disk is mended."
+                }
+                Doing::Resuming => "The key stays suspended; try again.",
+            };
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Problem::new(status, "auth", "key_store_unavailable")
+                .detail(format!(
+                    "The change did not reach the disk; the log says why. {mend}"
+                ))
+                .retry_after(DISK_RETRY)
+        }
+        AuthError::Invalid { field, problem } => {
+            invalid(*field, format!("is not valid: {problem}."))
+        }
+        AuthError::NotFound => not_changed(StatusCode::NOT_FOUND, error),
+        AuthError::AlreadyRotated { .. } | AuthError::NotActive { .. } => {
+            not_changed(StatusCode::CONFLICT, error)
+        }
+        AuthError::Full { .. } => not_changed(StatusCode::INSUFFICIENT_STORAGE, error),
+        _ => not_changed(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
-    let status = match error {
-        AuthError::NotFound => StatusCode::NOT_FOUND,
-        AuthError::Invalid { .. } => StatusCode::BAD_REQUEST,
-        AuthError::AlreadyRotated { .. } | AuthError::NotActive { .. } => StatusCode::CONFLICT,
-        AuthError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
+}
+
+fn not_changed(status: StatusCode, error: &AuthError) -> Problem {
     if status.is_server_error() {
         tracing::error!(error = %crate::ask::chain(error), "a key could not be changed");
     }
-    let problem = Problem::new(status, "auth", "key_not_changed").detail(error.to_string());
-    match error.field() {
-        Some(field) => problem.param(field),
-        None => problem,
-    }
+    Problem::new(status, "auth", "key_not_changed").detail(error.to_string())
 }
+
+/// A time, as the routes and the command line take it; what is wrong otherwise.
+pub(crate) fn time_of(seconds: u64) -> Result<Duration, &'static str> {
+    // The end of the year 9999.
+    if seconds > 253_402_300_799 {
+        return Err(TIME);
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+const TIME: &str = "must be a time in whole seconds since 1970-01-01 UTC, in the year 9999 at the \
+                    latest; milliseconds are too large.";
 
 /// A network, or one address; what is wrong otherwise.
 pub(crate) fn network_of(text: &str) -> Result<IpNet, String> {
@@ -298,8 +402,7 @@ pub(crate) fn environment_of(text: &str) -> Result<Environment, &'static str> {
 }
 
 fn new_key(quotas: &RateLimit, body: &[u8]) -> Result<NewKey, Problem> {
-    let fields = object_of(body, OBJECT)?;
-    only_known(&fields, &FIELDS)?;
+    let fields = fields_of(body, &FIELDS)?;
     let given = |key: &str| fields.get(key).filter(|value| !value.is_null());
     let name = |key: &str, value: &Value| {
         let text = value
@@ -326,9 +429,9 @@ fn new_key(quotas: &RateLimit, body: &[u8]) -> Result<NewKey, Problem> {
     let time = |key: &str| match given(key) {
         None => Ok(None),
         Some(time) => {
-            let mend = "must be a time in whole seconds since 1970-01-01 UTC.";
-            let seconds = time.as_u64().ok_or_else(|| invalid(key, mend))?;
-            Ok(Some(Duration::from_secs(seconds)))
+            let seconds = time.as_u64().ok_or(TIME);
+            let time = seconds.and_then(time_of);
+            time.map(Some).map_err(|mend| invalid(key, mend))
         }
     };
     if let Some(label) = text("label")? {
@@ -344,7 +447,12 @@ fn new_key(quotas: &RateLimit, body: &[u8]) -> Result<NewKey, Problem> {
     }
     let scopes = list("scopes")?.iter().map(|scope| name("scopes", scope));
     new = new.scopes(scopes.collect::<Result<Vec<_>, _>>()?);
-    let networks = list("ip_allow")?.iter().map(|network| {
+    let networks = list("ip_allow")?;
+    if networks.is_empty() && given("ip_allow").is_some() {
+        let mend = "is empty: leave it out for a key that works from anywhere.";
+        return Err(invalid("ip_allow", mend));
+    }
+    let networks = networks.iter().map(|network| {
         let mend = || invalid("ip_allow", "must be a list of texts.");
         let text = network.as_str().ok_or_else(mend)?;
         network_of(text).map_err(|mend| invalid("ip_allow", mend))
@@ -364,7 +472,7 @@ fn overlap(body: &[u8]) -> Result<Duration, Problem> {
     if body.is_empty() {
         return Ok(DEFAULT_OVERLAP);
     }
-    match object_of(body, OBJECT)?.get("overlap") {
+    match fields_of(body, &["overlap"])?.get("overlap") {
         None => Ok(DEFAULT_OVERLAP),
         Some(Value::String(text)) => match text.parse::<Span>() {
             Ok(span) => Ok(span.duration()),
@@ -397,6 +505,10 @@ mod tests {
             (r#"{"tenant":"a","ip_allow":"10.0.0.0/8"}"#, "ip_allow"),
             (r#"{"tenant":"a","ip_allow":["10.0.0.0/33"]}"#, "ip_allow"),
             (r#"{"tenant":"a","ip_allow":[10]}"#, "ip_allow"),
+            (r#"{"tenant":"a","ip_allow":[]}"#, "ip_allow"),
+            (r#"{"tenant":"a","tenant":"b"}"#, "tenant"),
+            (r#"{"tenant":"a","expires_at":1900000000000}"#, "expires_at"),
+            (r#"{"tenant":"a","not_before":253402300800}"#, "not_before"),
         ] {
             assert_eq!(
                 new_key(quotas, body.as_bytes()).unwrap_err().param_name(),
@@ -411,7 +523,19 @@ mod tests {
         assert!(new_key(quotas, all).is_ok());
         assert_eq!(overlap(b"").unwrap(), DEFAULT_OVERLAP);
         assert_eq!(overlap(br#"{"overlap":"0s"}"#).unwrap(), Duration::ZERO);
-        assert!(overlap(br#"{"overlap":"soon"}"#).is_err());
+        for (body, param) in [
+            (r#"{"overlap":"soon"}"#, "overlap"),
+            (r#"{"overlpa":"0s"}"#, "overlpa"),
+            (r#"{"overlap":"0s","overlap":"1d"}"#, "overlap"),
+            (r#""0s""#, "body"),
+        ] {
+            let refused = overlap(body.as_bytes()).unwrap_err();
+            assert_eq!(refused.param_name(), Some(param), "{body}");
+        }
+        assert_eq!(
+            time_of(253_402_300_799),
+            Ok(Duration::from_secs(253_402_300_799))
+        );
     }
 
     fn auth() -> Authenticator {
@@ -423,45 +547,83 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_hold_every_key_once() {
-        let auth = auth();
-        for _ in 0..7 {
-            auth.issue(NewKey::new(Name::new("acme").unwrap())).unwrap();
-        }
-        let keys = auth.list();
-        for limit in [None, Some(1), Some(3), Some(6), Some(7), Some(8)] {
-            let (mut found, mut after) = (Vec::new(), None);
-            loop {
-                let page = page(&keys, &ListQuery { limit, after }).unwrap();
-                found.extend(page.keys.iter().map(|key| key.id.clone()));
-                after = page.next.map(str::to_owned);
-                if after.is_none() {
-                    break;
-                }
-            }
-            let expected: Vec<_> = keys.iter().map(|key| key.id.clone()).collect();
-            assert_eq!(found, expected, "{limit:?}");
-        }
+    fn a_page_is_asked_for_by_its_mark() {
         for (limit, after, param) in [
             (Some(0), None, "limit"),
             (Some(PAGE + 1), None, "limit"),
-            (None, Some("nobody".to_owned()), "after"),
+            (None, Some("nobody"), "after"),
+            (None, Some(""), "after"),
         ] {
-            let refused = page(&keys, &ListQuery { limit, after }).err().unwrap();
+            let after = after.map(str::to_owned);
+            let refused = ListQuery { limit, after }.checked().unwrap_err();
             assert_eq!(refused.param_name(), Some(param));
         }
+        let after = Some("1900000000000-abcdefghijkl".to_owned());
+        let (after, limit) = ListQuery { limit: None, after }.checked().unwrap();
+        assert_eq!((after.is_some(), limit), (true, PAGE));
+    }
+
+    #[test]
+    fn what_a_rotation_replaces_is_told() {
+        let auth = auth();
+        let first = auth.issue(NewKey::new(Name::new("acme").unwrap())).unwrap();
+        let hour = Duration::from_secs(3_600);
+        let id = first.record.id.as_str();
+        let (second, replaced) = rotate_key(&auth, id, hour).unwrap();
+        assert_eq!(replaced.id, id);
+        assert_eq!(Some(replaced.works_until), auth.get(id).unwrap().expires_at);
+        let id = second.record.id.as_str();
+        let (third, replaced) = rotate_key(&auth, id, Duration::ZERO).unwrap();
+        let now = third.record.created_at.as_secs();
+        assert_eq!((replaced.id.as_str(), replaced.works_until), (id, now));
+        let json = Shown::of(&third, Some(replaced), Duration::ZERO)
+            .to_json()
+            .unwrap();
+        let shown: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(shown["replaces"], json!({"id": id, "works_until": now}));
     }
 
     #[test]
     fn a_store_that_fails_is_for_later_and_a_conflict_is_not() {
-        let failed = AuthError::Store(StoreError::Other("the disk is gone".into()));
-        let problem = refusal(&failed);
-        assert_eq!(problem.status(), 503);
-        let response = problem.into_response::<axum::body::Body>(spark_core::Shape::PROBLEM);
-        assert_eq!(response.headers()["retry-after"], "5");
+        for (doing, says) in [
+            (Doing::Making, "No key was handed out"),
+            (Doing::Stopping, "refuses the key all the same"),
+            (Doing::Resuming, "stays suspended"),
+        ] {
+            let failed = AuthError::Store(StoreError::Uncertain {
+                path: "/srv/of/ours/keys.redb".into(),
+            });
+            let problem = refusal(&failed, doing);
+            assert_eq!(problem.status(), 503);
+            let response = problem.into_response::<axum::body::Body>(spark_core::Shape::PROBLEM);
+            assert_eq!(response.headers()["retry-after"], "5");
+            let problem = refusal(&failed, doing);
+            let detail = problem.message();
+            assert!(
+                detail.contains(says) && !detail.contains("/srv"),
+                "{detail}"
+            );
+        }
         let id = Name::new("abcdefghijkl").unwrap();
         let conflict = AuthError::Store(StoreError::Conflict { id });
-        assert_eq!(refusal(&conflict).status(), 409);
+        assert_eq!(refusal(&conflict, Doing::Making).status(), 409);
+    }
+
+    #[test]
+    fn a_bad_field_is_told_alike_whoever_finds_it() {
+        let config = crate::config::Config::load(None, |_| None).unwrap();
+        let here = new_key(&config.ratelimit, br#"{"tenant":"a","label":7}"#).unwrap_err();
+        let new = NewKey::new(Name::new("acme").unwrap()).label("");
+        let there = refusal(&auth().issue(new).unwrap_err(), Doing::Making);
+        for problem in [here, there] {
+            assert_eq!(problem.code(), "invalid_field");
+            assert_eq!(problem.param_name(), Some("label"));
+            let detail = problem.message();
+            assert!(
+                detail.starts_with("`label` ") && detail.ends_with('.'),
+                "{detail}"
+            );
+        }
     }
 
     #[test]
@@ -475,7 +637,7 @@ mod tests {
             .ip_allow(networks)
             .scopes(scopes);
         let issued = auth.issue(new).unwrap();
-        let json = Shown::of(&issued, Duration::ZERO).to_json().unwrap();
+        let json = Shown::of(&issued, None, Duration::ZERO).to_json().unwrap();
         assert!(json.len() < 16 * 1024, "{}", json.len());
         let shown: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(shown["key"], issued.key.expose());

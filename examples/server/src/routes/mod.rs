@@ -8,8 +8,11 @@ pub(crate) mod operator;
 pub(crate) mod page;
 pub(crate) mod usage;
 
+use std::collections::HashSet;
+
 use axum::response::Response;
 use http::StatusCode;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use spark_core::{Context, Problem, Shape};
 
@@ -52,6 +55,47 @@ pub(crate) fn only_known(fields: &Map<String, Value>, known: &[&str]) -> Result<
             let mend = format!("is not known; the fields are {}.", known.join(", "));
             Err(invalid(name, mend))
         }
+    }
+}
+
+/// The body as a JSON object of fields that are all `known`, each given once: which of two was meant
+/// is not to be guessed.
+pub(crate) fn fields_of(body: &[u8], known: &[&str]) -> Result<Map<String, Value>, Problem> {
+    let fields = object_of(body, "must be a JSON object.")?;
+    only_known(&fields, known)?;
+    match serde_json::from_slice(body) {
+        Ok(Repeated(Some(name))) => Err(invalid(name, "is given more than once.")),
+        _ => Ok(fields),
+    }
+}
+
+/// The first field of an object that stands in it again.
+struct Repeated(Option<String>);
+
+impl<'de> Deserialize<'de> for Repeated {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Repeated;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut fields: M) -> Result<Repeated, M::Error> {
+                let (mut names, mut repeated) = (HashSet::new(), None);
+                while let Some(name) = fields.next_key::<String>()? {
+                    fields.next_value::<IgnoredAny>()?;
+                    if repeated.is_none() && names.contains(&name) {
+                        repeated = Some(name);
+                    } else {
+                        names.insert(name);
+                    }
+                }
+                Ok(Repeated(repeated))
+            }
+        }
+        from.deserialize_map(Names)
     }
 }
 

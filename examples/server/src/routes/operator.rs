@@ -125,6 +125,7 @@ pub(crate) async fn reload(State(app): State<Arc<App>>, context: Context) -> Res
 pub(crate) async fn metrics(State(app): State<Arc<App>>, context: Context) -> Response {
     // A large page takes milliseconds, which no request should wait for.
     let metrics = app.metrics.clone();
+    crate::log::count_dropped();
     match tokio::task::spawn_blocking(move || metrics.render()).await {
         Ok(page) => ([(CONTENT_TYPE, spark_metrics::CONTENT_TYPE)], page).into_response(),
         Err(_) => refuse(

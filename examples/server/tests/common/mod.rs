@@ -43,7 +43,6 @@ impl Drop for Process {
 
 /// Starts a program and waits for the line that tells its address.
 fn start(mut command: Command, log: Option<&Path>, has_admin: bool) -> Process {
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
     match log {
         Some(path) => {
             let file = std::fs::OpenOptions::new()
@@ -55,6 +54,11 @@ fn start(mut command: Command, log: Option<&Path>, has_admin: bool) -> Process {
         }
         None => command.stderr(Stdio::inherit()),
     };
+    start_as_it_is(command, log, has_admin)
+}
+
+fn start_as_it_is(mut command: Command, log: Option<&Path>, has_admin: bool) -> Process {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut address = || loop {
@@ -82,6 +86,13 @@ fn start(mut command: Command, log: Option<&Path>, has_admin: bool) -> Process {
     }
 }
 
+/// Where the log of a server goes.
+#[derive(Clone, Copy)]
+enum Log {
+    File,
+    Unread,
+}
+
 /// A server with its own folder.
 pub struct Server {
     pub process: Process,
@@ -100,6 +111,15 @@ impl Server {
 
     /// With this configuration and these variables.
     pub fn with(config: &str, env: &[(&str, &str)]) -> Self {
+        Self::with_log(config, env, Log::File)
+    }
+
+    /// With a log that nobody reads: the pipe is `process.child.stderr`.
+    pub fn with_unread_log(config: &str, env: &[(&str, &str)]) -> Self {
+        Self::with_log(config, env, Log::Unread)
+    }
+
+    fn with_log(config: &str, env: &[(&str, &str)], log: Log) -> Self {
         let owned = tempfile::tempdir().unwrap();
         let dir = owned.path().to_owned();
         let path = (!config.is_empty()).then(|| {
@@ -111,7 +131,14 @@ impl Server {
             .iter()
             .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
             .collect();
-        let process = Self::spawn(&dir, path.as_deref(), &env);
+        let process = match log {
+            Log::File => Self::spawn(&dir, path.as_deref(), &env),
+            Log::Unread => {
+                let mut command = Self::command(&dir, path.as_deref(), &env);
+                command.stderr(Stdio::piped());
+                start_as_it_is(command, None, false)
+            }
+        };
         let master = std::fs::read_to_string(dir.join("data/master.key")).unwrap_or_default();
         Self {
             process,
@@ -124,6 +151,12 @@ impl Server {
     }
 
     fn spawn(dir: &Path, config: Option<&Path>, env: &[(String, String)]) -> Process {
+        let has_admin = env.iter().any(|(name, _)| name == "SPARK_ADMIN_LISTEN");
+        let command = Self::command(dir, config, env);
+        start(command, Some(&dir.join("log")), has_admin)
+    }
+
+    fn command(dir: &Path, config: Option<&Path>, env: &[(String, String)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spark-server"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SPARK_") {
@@ -139,8 +172,7 @@ impl Server {
         if let Some(config) = config {
             command.arg("--config").arg(config);
         }
-        let has_admin = env.iter().any(|(name, _)| name == "SPARK_ADMIN_LISTEN");
-        start(command, Some(&dir.join("log")), has_admin)
+        command
     }
 
     /// Kills it as `kill -9` does, and starts it again in the same folder.
