@@ -151,7 +151,7 @@ impl Index {
     pub(crate) fn draft(&self) -> Draft<'_> {
         Draft {
             index: self,
-            shards: Vec::new(),
+            shards: [const { None }; SHARDS].into(),
             replaced: Vec::new(),
         }
     }
@@ -177,15 +177,16 @@ fn entry(shard: &Shard, id: KeyId) -> Option<Arc<Entry>> {
 /// copied once.
 pub(crate) struct Draft<'a> {
     index: &'a Index,
-    shards: Vec<(usize, Shard)>,
+    /// Those that differ, each in its place.
+    shards: Box<[Option<Shard>]>,
     /// Entries and what has taken their place.
     replaced: Vec<(Arc<Entry>, Arc<Entry>)>,
 }
 
 impl Draft<'_> {
     pub(crate) fn get(&self, id: KeyId) -> Option<Arc<Entry>> {
-        match self.shards.iter().find(|(number, _)| *number == id.shard()) {
-            Some((_, shard)) => entry(shard, id),
+        match &self.shards[id.shard()] {
+            Some(shard) => entry(shard, id),
             None => self.index.get(id),
         }
     }
@@ -205,8 +206,10 @@ impl Draft<'_> {
 
     /// Whoever reads after this returns sees the change.
     pub(crate) fn publish(self) {
-        for (number, shard) in self.shards {
-            self.index.shards[number].store(Arc::new(shard));
+        for (place, shard) in self.index.shards.iter().zip(self.shards) {
+            if let Some(shard) = shard {
+                place.store(Arc::new(shard));
+            }
         }
         // Once more, for those who noted a use while the entries changed places.
         for (old, new) in self.replaced {
@@ -216,15 +219,8 @@ impl Draft<'_> {
 
     fn shard(&mut self, id: KeyId) -> &mut Shard {
         let number = id.shard();
-        let at = match self.shards.iter().position(|(taken, _)| *taken == number) {
-            Some(at) => at,
-            None => {
-                let shard = Shard::clone(&self.index.shards[number].load());
-                self.shards.push((number, shard));
-                self.shards.len() - 1
-            }
-        };
-        &mut self.shards[at].1
+        let copy = || Shard::clone(&self.index.shards[number].load());
+        self.shards[number].get_or_insert_with(copy)
     }
 }
 
