@@ -170,6 +170,7 @@ impl Authenticator {
             expires_at: new.expires_at.map(whole_millis),
             state: KeyState::Active,
             replaced_by: None,
+            resumed_at: None,
             revision: 1,
             pepper: parts.pepper.id(),
             mac: parts.pepper.user_mac(&key.parts()),

@@ -20,7 +20,7 @@ use crate::key::ID_LEN;
 use crate::last_use::LastUse;
 use crate::mac::Mac;
 use crate::pepper::PepperId;
-use crate::record::{KeyRecord, KeyState};
+use crate::record::{KeyRecord, KeyState, Moment};
 
 /// A change copies one shard, so that issuing many keys stays cheap; a read loads one pointer.
 const SHARDS: usize = 256;
@@ -75,9 +75,10 @@ impl Entry {
         }
     }
 
-    /// The view of it at `now`, with the latest use that is known.
-    pub(crate) fn info(&self, now: Duration) -> KeyInfo {
-        let mut info = KeyInfo::of(&self.record, now);
+    /// The view of it at this moment, with the latest use that is known.
+    pub(crate) fn info(&self, moment: Moment) -> KeyInfo {
+        let mut info = KeyInfo::of(&self.record, moment.now);
+        info.status = self.record.status_at(moment);
         info.last_used_at = self.last_use.at().map(|time| time.as_secs());
         info
     }

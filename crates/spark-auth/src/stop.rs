@@ -99,10 +99,11 @@ impl Authenticator {
             status @ (KeyStatus::Revoked | KeyStatus::Expired) => {
                 return Err(AuthError::NotActive { status });
             }
-            KeyStatus::Active | KeyStatus::NotYetValid => return Ok(entry.info(now)),
+            KeyStatus::Active | KeyStatus::NotYetValid => return Ok(entry.info(self.moment())),
         }
         let mut record = entry.record.clone();
         record.state = KeyState::Active;
+        record.resumed_at = Some(now);
         record.revision = record.revision.saturating_add(1);
         let key_id = record.id.clone();
         self.commit(vec![Change::Put(Box::new(record))], true, now)?;
@@ -110,7 +111,7 @@ impl Authenticator {
         drop(storing);
         metrics::key_changed("resumed", self.len());
         self.audit(&AuditEvent::Resumed { key_id });
-        Ok(entry.info(now))
+        Ok(entry.info(self.moment()))
     }
 
     /// Refuses a key from now on, then writes that down. `done` is told of the key and of whether
@@ -131,11 +132,11 @@ impl Authenticator {
         let saved = loop {
             // Whoever had the turn before may have resumed it, or written this very state.
             let entry = match self.stop_in_memory(id, state, now) {
-                Err(AuthError::NotFound) => return Ok(first.info(now)),
+                Err(AuthError::NotFound) => return Ok(first.info(self.moment())),
                 found => found?,
             };
             if !entry.unsaved {
-                return Ok(entry.info(now));
+                return Ok(entry.info(self.moment()));
             }
             let mut record = entry.record.clone();
             record.revision = record.revision.saturating_add(1);
@@ -149,7 +150,7 @@ impl Authenticator {
         };
         drop(storing);
         done(first.record.id.clone(), saved.is_ok());
-        saved.map(|()| self.memory().get(id).unwrap_or(first).info(now))
+        saved.map(|()| self.memory().get(id).unwrap_or(first).info(self.moment()))
     }
 
     fn stop_in_memory(

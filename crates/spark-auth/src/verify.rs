@@ -145,8 +145,11 @@ impl Authenticator {
         let record = &entry.record;
         // The wall clock is read only for keys that have a time.
         let has_time = record.expires_at.is_some() || record.not_before.is_some();
-        let now = if has_time { self.now() } else { Duration::ZERO };
-        match record.status(now) {
+        let status = match has_time {
+            true => record.status_at(self.moment()),
+            false => record.status(Duration::ZERO),
+        };
+        match status {
             KeyStatus::Active => {}
             KeyStatus::Revoked => return Err(Rejected::Revoked),
             KeyStatus::Suspended => return Err(Rejected::Suspended),

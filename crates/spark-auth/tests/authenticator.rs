@@ -13,8 +13,8 @@ use common::{
 };
 use proptest::prelude::*;
 use spark_auth::{
-    AuditEvent, AuthError, Authenticator, BuildError, KeyState, KeyStatus, KeyStore, MAX_OVERLAP,
-    MasterVerifier, MemoryStore, NewKey, Pepper, Rejected,
+    AuditEvent, AuthError, Authenticator, BuildError, Change, KeyState, KeyStatus, KeyStore,
+    MAX_OVERLAP, MasterVerifier, MemoryStore, NewKey, Pepper, Rejected,
 };
 use spark_core::{Name, Principal};
 
@@ -120,6 +120,25 @@ fn a6_a_key_works_from_its_start_until_just_before_its_end() {
     // against, but not to before the latest change of a key.
     assert_eq!(at(START + 2 * SECOND), Ok(()));
     assert_eq!(at(Duration::ZERO), Err(Rejected::NotYetValid));
+}
+
+#[test]
+fn a6_a_date_that_is_ahead_elsewhere_lets_no_key_work_before_its_start() {
+    let house = house();
+    let start = START + Duration::from_secs(86_400);
+    let early = NewKey::new(name("acme")).not_before(start);
+    let early = house.auth.issue(early).unwrap();
+    let mut ahead = house.issue().record;
+    ahead.id = name("AAAAAAAAAAAA");
+    ahead.created_at = start + Duration::from_secs(1);
+    house.store.append(&[Change::Put(Box::new(ahead))]).unwrap();
+    house.auth.refresh().unwrap();
+    let answer = || house.auth.verify(early.key.expose()).map(drop);
+    assert_eq!(answer(), Err(Rejected::NotYetValid));
+    let status = house.auth.get(early.key.id()).unwrap().status;
+    assert_eq!(status, KeyStatus::NotYetValid);
+    house.clock.advance(Duration::from_secs(86_400));
+    assert_eq!(answer(), Ok(()));
 }
 
 #[test]

@@ -372,6 +372,20 @@ fn a6_a_system_date_that_was_reset_revives_nothing() {
     assert_eq!(late.created_at, START + 2 * SECOND);
 }
 
+#[test]
+fn a6_of_the_latest_changes_a_resumption_is_one() {
+    let house = house();
+    let short = house.auth.issue(new().expires_at(START + SECOND)).unwrap();
+    let resting = house.issue();
+    house.auth.suspend(resting.key.id()).unwrap();
+    house.clock.advance(2 * SECOND);
+    house.auth.resume(resting.key.id()).unwrap();
+    house.clock.set_unix_time(START);
+    let restarted = house.builder().build().unwrap();
+    let answer = restarted.verify(short.key.expose());
+    assert_eq!(answer, Err(Rejected::Expired));
+}
+
 /// Status, headers and body of the answer to a caller at this address.
 async fn answer(layer: &AuthLayer, key: &UserKey, address: [u8; 4]) -> String {
     let context = Context::new(Clock::system().now()).with_client_ip(ClientIp::new(address.into()));
