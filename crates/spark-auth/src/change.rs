@@ -12,6 +12,7 @@ use crate::metrics;
 use crate::new_key::NewKey;
 use crate::record::{Issued, KeyRecord, KeyState, KeyStatus, whole_millis};
 use crate::store::Change;
+use crate::words::Environment;
 
 /// The longest time for which a rotated key goes on working.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -39,12 +40,7 @@ impl Authenticator {
         let storing = self.storing();
         let now = whole_millis(self.now());
         new.check(now)?;
-        if !self.parts().environments.contain(new.environment) {
-            return Err(AuthError::Invalid {
-                field: "environment",
-                problem: "use one whose keys are accepted here",
-            });
-        }
+        self.check_environment(new.environment)?;
         let Room { mut changes, lacks } = self.make_room(now);
         if lacks {
             return Err(self.full());
@@ -104,6 +100,7 @@ impl Authenticator {
             KeyStatus::Active | KeyStatus::NotYetValid => {}
             status => return Err(AuthError::NotActive { status }),
         }
+        self.check_environment(old.environment)?;
         let new = NewKey {
             tenant: old.tenant.clone(),
             environment: old.environment,
@@ -182,16 +179,28 @@ impl Authenticator {
     /// When as many keys are kept as may be, those that ended first make room.
     fn make_room(&self, now: Duration) -> Room {
         let surplus = (self.len() + 1).saturating_sub(self.parts().max_keys);
-        let wanted = surplus.min(MAX_FORGOTTEN);
-        let ended = if wanted == 0 {
-            Vec::new()
-        } else {
-            self.memory().ended(now, wanted)
+        let ended = match surplus {
+            0 => Vec::new(),
+            _ => self.memory().ended(now, surplus),
         };
         Room {
-            lacks: ended.len() < wanted,
-            changes: ended.into_iter().map(Change::Forget).collect(),
+            lacks: ended.len() < surplus,
+            // After a bound was lowered the rest is left to the next calls.
+            changes: (ended.into_iter().take(MAX_FORGOTTEN))
+                .map(Change::Forget)
+                .collect(),
         }
+    }
+
+    /// Nobody is given a key that does not work.
+    fn check_environment(&self, environment: Environment) -> Result<(), AuthError> {
+        if self.parts().environments.contain(environment) {
+            return Ok(());
+        }
+        Err(AuthError::Invalid {
+            field: "environment",
+            problem: "use one whose keys are accepted here",
+        })
     }
 
     fn full(&self) -> AuthError {

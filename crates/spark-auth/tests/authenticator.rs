@@ -415,6 +415,30 @@ fn a_full_house_forgets_what_has_ended_and_nothing_that_lives() {
 }
 
 #[test]
+fn a_bound_that_was_lowered_holds_however_many_have_ended() {
+    let house = house_with(5_000);
+    for _ in 0..2_000 {
+        house.auth.revoke(house.issue().key.id()).unwrap();
+    }
+    let alive = [(); 9].map(|()| house.issue());
+    let build = || house.builder().max_keys(10).build();
+    let small = build().unwrap();
+    let issue = || small.issue(NewKey::new(name("acme")));
+    // Each call forgets a thousand.
+    issue().unwrap();
+    assert_eq!(small.len(), 1_010);
+    let answer = issue();
+    assert!(
+        matches!(answer, Err(AuthError::Full { max: 10 })),
+        "{answer:?}"
+    );
+    small.revoke(alive[0].key.id()).unwrap();
+    issue().unwrap();
+    assert!(issue().is_err());
+    build().unwrap();
+}
+
+#[test]
 fn a_leaked_key_is_replaced_even_in_a_full_house() {
     let house = house_with(2);
     let keys = [house.issue(), house.issue()];

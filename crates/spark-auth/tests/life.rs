@@ -185,6 +185,11 @@ fn an_environment_is_a_label_unless_one_is_chosen() {
         .issue(new().environment(Environment::Test))
         .unwrap_err();
     assert_eq!(error.field(), Some("environment"));
+    // Nor is such a key made by a rotation.
+    for overlap in [Duration::ZERO, SECOND] {
+        let error = live.rotate(test.key.id(), overlap).unwrap_err();
+        assert_eq!(error.field(), Some("environment"));
+    }
     let none = house.builder().environments(&[]).build();
     assert!(matches!(none, Err(BuildError::NoEnvironment)));
 }
