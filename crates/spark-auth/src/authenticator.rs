@@ -188,4 +188,14 @@ impl Authenticator {
             .and_then(|id| Some((id, self.memory().get(id)?)))
             .ok_or(AuthError::NotFound)
     }
+
+    /// The same, but for a key that is here only so that it stays stopped: the store has lost it, and
+    /// another version of it would bring it back.
+    pub(crate) fn stored_entry(&self, id: &str) -> Result<Arc<Entry>, AuthError> {
+        let (_, entry) = self.entry(id)?;
+        match entry.record.revision {
+            0 => Err(AuthError::NotFound),
+            _ => Ok(entry),
+        }
+    }
 }

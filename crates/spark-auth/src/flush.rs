@@ -93,7 +93,7 @@ impl Authenticator {
                 KeyState::Revoked { .. } => AuditEvent::Revoked { key_id, saved },
             };
             record.revision = record.revision.saturating_add(1);
-            match self.commit(vec![Change::Put(Box::new(record))], false, self.now()) {
+            match self.commit(vec![Change::Put(Box::new(record))], false) {
                 Ok(()) => events.push(event),
                 // What others have changed is known by now: the next call writes it.
                 Err(AuthError::Store(StoreError::Conflict { .. })) => {}
@@ -162,7 +162,7 @@ impl Authenticator {
             if written == 0 {
                 break;
             }
-            match self.commit(changes, false, now) {
+            match self.commit(changes, false) {
                 Ok(()) => return Ok(written),
                 Err(AuthError::Store(StoreError::Conflict { .. })) if !is_last => {}
                 Err(AuthError::Store(StoreError::Conflict { .. })) => break,

@@ -77,7 +77,9 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError::NotFound`] when no key has this id, [`AuthError::NotActive`] when the key has
-    /// ended, [`AuthError::Store`] when the store failed; the key stays suspended then.
+    /// ended. [`AuthError::Store`] when the store failed: the key stays suspended here, but where the
+    /// answer alone was lost the store may have kept that it is resumed: look after the next
+    /// [`refresh`](Self::refresh), then try again.
     ///
     /// # Example
     /// ```
@@ -93,7 +95,7 @@ impl Authenticator {
     pub fn resume(&self, id: &str) -> Result<KeyInfo, AuthError> {
         let storing = self.storing();
         let now = whole_millis(self.now());
-        let (_, entry) = self.entry(id)?;
+        let entry = self.stored_entry(id)?;
         match entry.record.status(now) {
             KeyStatus::Suspended => {}
             status @ (KeyStatus::Revoked | KeyStatus::Expired) => {
@@ -106,7 +108,7 @@ impl Authenticator {
         record.resumed_at = Some(now);
         record.revision = record.revision.saturating_add(1);
         let key_id = record.id.clone();
-        self.commit(vec![Change::Put(Box::new(record))], true, now)?;
+        self.commit(vec![Change::Put(Box::new(record))], true)?;
         let (_, entry) = self.entry(id)?;
         drop(storing);
         metrics::key_changed("resumed", self.len());
@@ -132,6 +134,8 @@ impl Authenticator {
         let saved = loop {
             // Whoever had the turn before may have resumed it, or written this very state.
             let entry = match self.stop_in_memory(id, state, now) {
+                // The store has forgotten it meanwhile, so that nothing can bring it back.
+                Err(AuthError::NotFound) if first.unsaved => break Ok(()),
                 Err(AuthError::NotFound) => return Ok(first.info(self.moment())),
                 found => found?,
             };
@@ -140,7 +144,7 @@ impl Authenticator {
             }
             let mut record = entry.record.clone();
             record.revision = record.revision.saturating_add(1);
-            match self.commit(vec![Change::Put(Box::new(record))], false, now) {
+            match self.commit(vec![Change::Put(Box::new(record))], false) {
                 // What others have changed is known by now, and does not stand in the way.
                 Err(AuthError::Store(StoreError::Conflict { .. })) if attempts < MAX_ATTEMPTS => {
                     attempts += 1;
@@ -150,7 +154,8 @@ impl Authenticator {
         };
         drop(storing);
         done(first.record.id.clone(), saved.is_ok());
-        saved.map(|()| self.memory().get(id).unwrap_or(first).info(self.moment()))
+        let entry = self.memory().get(id).unwrap_or(first);
+        saved.map(|()| entry.info(self.moment()))
     }
 
     fn stop_in_memory(
@@ -161,6 +166,10 @@ impl Authenticator {
     ) -> Result<Arc<Entry>, AuthError> {
         let entry = self.memory().get(id).ok_or(AuthError::NotFound)?;
         match (state, entry.record.status(now)) {
+            // The store has lost it, and to write it anew would bring it back.
+            (KeyState::Suspended { .. }, _) if entry.record.revision == 0 => {
+                Err(AuthError::NotFound)
+            }
             (KeyState::Suspended { .. }, status @ (KeyStatus::Revoked | KeyStatus::Expired)) => {
                 Err(AuthError::NotActive { status })
             }
