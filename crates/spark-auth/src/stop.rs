@@ -130,6 +130,12 @@ impl Authenticator {
         // leaked key alive.
         let first = self.stop_in_memory(id, state, now)?;
         let storing = self.storing();
+        let is_saved =
+            |entry: &Entry| !entry.unsaved && matches!(state, KeyState::Suspended { .. });
+        if self.memory().get(id).as_deref().is_some_and(is_saved) {
+            // Nothing seems left to do: but another process may have resumed it.
+            self.catch_up_in_turn()?;
+        }
         let mut attempts = 1;
         let saved = loop {
             // Whoever had the turn before may have resumed it, or written this very state.

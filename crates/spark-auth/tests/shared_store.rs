@@ -235,6 +235,28 @@ fn a5_no_use_of_a_forgotten_key_brings_it_back_into_the_store() {
     }
 }
 
+#[test]
+fn a_suspension_counts_though_the_key_was_suspended_here_and_resumed_elsewhere() {
+    let (house, other, known) = two();
+    let id = known.key.id();
+    house.auth.suspend(id).unwrap();
+    other.refresh().unwrap();
+    other.resume(id).unwrap();
+    // Here that is not known yet.
+    let info = house.auth.suspend(id).unwrap();
+    assert_eq!(info.status, KeyStatus::Suspended);
+    house.auth.refresh().unwrap();
+    other.refresh().unwrap();
+    for auth in [&house.auth, &other] {
+        let answer = auth.verify(known.key.expose());
+        assert_eq!(answer, Err(Rejected::Suspended));
+    }
+    // And one that nobody has lifted is not written again.
+    let sequence = house.store.load().unwrap().sequence;
+    house.auth.suspend(id).unwrap();
+    assert_eq!(house.store.load().unwrap().sequence, sequence);
+}
+
 /// A store in whose place another can be put, as by a failover or a restored backup.
 #[derive(Clone, Debug, Default)]
 struct Replaceable(Arc<Mutex<MemoryStore>>);
