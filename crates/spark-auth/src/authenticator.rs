@@ -13,6 +13,7 @@ use crate::index::{Entry, KeyId};
 use crate::info::KeyInfo;
 use crate::mac::Mac;
 use crate::memory::Memory;
+use crate::record::Moment;
 use crate::renewal::Renewals;
 
 /// Knows all keys: makes them, checks them, takes them back.
@@ -86,13 +87,13 @@ impl Authenticator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn list(&self) -> Vec<KeyInfo> {
-        let now = self.now();
+        let moment = self.moment();
         let mut entries: Vec<_> = self.memory().entries().collect();
         entries.sort_by(|a, b| {
             let (a, b) = (&a.record, &b.record);
             (a.created_at, &a.id).cmp(&(b.created_at, &b.id))
         });
-        entries.iter().map(|entry| entry.info(now)).collect()
+        entries.iter().map(|entry| entry.info(moment)).collect()
     }
 
     /// The key with this id, as an administrator may see it.
@@ -106,7 +107,7 @@ impl Authenticator {
     /// ```
     pub fn get(&self, id: &str) -> Option<KeyInfo> {
         let (_, entry) = self.entry(id).ok()?;
-        Some(entry.info(self.now()))
+        Some(entry.info(self.moment()))
     }
 
     /// How many keys are kept, those that ended included.
@@ -151,7 +152,15 @@ impl Authenticator {
     /// The wall clock, but no earlier than the latest change of a key: a system date that was reset,
     /// to before 1970 even, must not bring expired keys back to life.
     pub(crate) fn now(&self) -> Duration {
-        self.clock().unix_time().max(self.memory().latest())
+        self.moment().now
+    }
+
+    /// The same, and the wall clock alone: a date that was ahead somewhere must not let keys work
+    /// before their start.
+    pub(crate) fn moment(&self) -> Moment {
+        let clock = self.clock().unix_time();
+        let now = clock.max(self.memory().latest());
+        Moment { clock, now }
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -178,5 +187,15 @@ impl Authenticator {
         KeyId::of(id)
             .and_then(|id| Some((id, self.memory().get(id)?)))
             .ok_or(AuthError::NotFound)
+    }
+
+    /// The same, but for a key that is here only so that it stays stopped: the store has lost it, and
+    /// another version of it would bring it back.
+    pub(crate) fn stored_entry(&self, id: &str) -> Result<Arc<Entry>, AuthError> {
+        let (_, entry) = self.entry(id)?;
+        match entry.record.revision {
+            0 => Err(AuthError::NotFound),
+            _ => Ok(entry),
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::metrics;
 use crate::new_key::NewKey;
 use crate::record::{Issued, KeyRecord, KeyState, KeyStatus, whole_millis};
 use crate::store::Change;
+use crate::words::Environment;
 
 /// The longest time for which a rotated key goes on working.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -24,7 +25,9 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError::Invalid`] names the field at fault, [`AuthError::Full`] when no more keys may
-    /// be kept, [`AuthError::Store`] when the store failed; no key works then.
+    /// be kept, [`AuthError::Store`] when the store failed. No key works here then; where the answer
+    /// alone was lost the store may hold one whose text nobody has, which is listed after the next
+    /// [`refresh`](Self::refresh) or restart and may be revoked.
     ///
     /// # Example
     /// ```
@@ -39,19 +42,14 @@ impl Authenticator {
         let storing = self.storing();
         let now = whole_millis(self.now());
         new.check(now)?;
-        if !self.parts().environments.contain(new.environment) {
-            return Err(AuthError::Invalid {
-                field: "environment",
-                problem: "use one whose keys are accepted here",
-            });
-        }
+        self.check_environment(new.environment)?;
         let Room { mut changes, lacks } = self.make_room(now);
         if lacks {
             return Err(self.full());
         }
         let issued = self.make(new, now)?;
         changes.push(Change::Put(Box::new(issued.record.clone())));
-        self.commit(changes, false, now)?;
+        self.commit(changes, false)?;
         drop(storing);
         metrics::key_changed("issued", self.len());
         self.audit(&AuditEvent::Issued {
@@ -72,9 +70,12 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError::NotFound`], [`AuthError::NotActive`] and [`AuthError::AlreadyRotated`] for keys
-    /// that cannot be followed; [`AuthError::Invalid`] for an overlap beyond [`MAX_OVERLAP`]; and
-    /// those of [`issue`](Self::issue). The old key stands as it was then. With
-    /// [`StoreError::Conflict`] another process has changed it; what it did is known by now.
+    /// that cannot be followed; [`AuthError::Invalid`] for an overlap beyond [`MAX_OVERLAP`], and for
+    /// a key of an environment that is not accepted; and those of [`issue`](Self::issue). The old key
+    /// stands here as it was then. With [`StoreError::Conflict`] another process has changed it; what
+    /// it did is known by now. After any other [`AuthError::Store`] the store may have kept the
+    /// rotation all the same, with a successor whose text nobody has: bring in what it holds
+    /// ([`refresh`](Self::refresh)), look, then try again.
     ///
     /// # Example
     /// ```
@@ -96,7 +97,7 @@ impl Authenticator {
         }
         let storing = self.storing();
         let now = whole_millis(self.now());
-        let mut old = self.entry(id)?.1.record.clone();
+        let mut old = self.stored_entry(id)?.record.clone();
         if let Some(successor) = old.replaced_by {
             return Err(AuthError::AlreadyRotated { successor });
         }
@@ -104,6 +105,7 @@ impl Authenticator {
             KeyStatus::Active | KeyStatus::NotYetValid => {}
             status => return Err(AuthError::NotActive { status }),
         }
+        self.check_environment(old.environment)?;
         let new = NewKey {
             tenant: old.tenant.clone(),
             environment: old.environment,
@@ -134,7 +136,7 @@ impl Authenticator {
         if lacks {
             changes.push(Change::Forget(key_id.clone()));
         }
-        self.commit(changes, false, now)?;
+        self.commit(changes, false)?;
         drop(storing);
         metrics::key_changed("rotated", self.len());
         self.audit(&AuditEvent::Rotated {
@@ -170,6 +172,7 @@ impl Authenticator {
             expires_at: new.expires_at.map(whole_millis),
             state: KeyState::Active,
             replaced_by: None,
+            resumed_at: None,
             revision: 1,
             pepper: parts.pepper.id(),
             mac: parts.pepper.user_mac(&key.parts()),
@@ -181,16 +184,28 @@ impl Authenticator {
     /// When as many keys are kept as may be, those that ended first make room.
     fn make_room(&self, now: Duration) -> Room {
         let surplus = (self.len() + 1).saturating_sub(self.parts().max_keys);
-        let wanted = surplus.min(MAX_FORGOTTEN);
-        let ended = if wanted == 0 {
-            Vec::new()
-        } else {
-            self.memory().ended(now, wanted)
+        let ended = match surplus {
+            0 => Vec::new(),
+            _ => self.memory().ended(now, surplus),
         };
         Room {
-            lacks: ended.len() < wanted,
-            changes: ended.into_iter().map(Change::Forget).collect(),
+            lacks: ended.len() < surplus,
+            // After a bound was lowered the rest is left to the next calls.
+            changes: (ended.into_iter().take(MAX_FORGOTTEN))
+                .map(Change::Forget)
+                .collect(),
         }
+    }
+
+    /// Nobody is given a key that does not work.
+    fn check_environment(&self, environment: Environment) -> Result<(), AuthError> {
+        if self.parts().environments.contain(environment) {
+            return Ok(());
+        }
+        Err(AuthError::Invalid {
+            field: "environment",
+            problem: "use one whose keys are accepted here",
+        })
     }
 
     fn full(&self) -> AuthError {
@@ -200,28 +215,46 @@ impl Authenticator {
 
     /// The store first, memory after: what the store refuses was never there. For whoever holds the
     /// turn to write.
-    pub(crate) fn commit(
-        &self,
-        changes: Vec<Change>,
-        is_resumed: bool,
-        now: Duration,
-    ) -> Result<(), AuthError> {
+    pub(crate) fn commit(&self, changes: Vec<Change>, is_resumed: bool) -> Result<(), AuthError> {
+        let seen = self.memory().seen();
         match self.parts().store.append(&changes) {
             Ok(sequence) => {
-                self.memory().commit(changes, sequence, is_resumed, now);
+                let memory = self.memory();
+                if memory.commit(changes, sequence, seen, is_resumed)
+                    && let Err(error) = self.start_over()
+                {
+                    tracing::warn!(%error, "the key store has fallen back and cannot be read");
+                }
                 Ok(())
             }
-            Err(error @ StoreError::Conflict { .. }) => {
-                if let Err(error) = self.catch_up() {
+            Err(StoreError::Conflict { id }) => {
+                if let Err(error) = self.learn_of(&id, &changes) {
                     tracing::warn!(%error, "what another process has changed cannot be read");
                 }
-                Err(error.into())
+                Err(StoreError::Conflict { id }.into())
             }
             Err(error) => {
                 metrics::store_failed();
                 Err(error.into())
             }
         }
+    }
+
+    /// Brings in what made the store refuse `changes` for the key with this id.
+    fn learn_of(&self, id: &Name, changes: &[Change]) -> Result<(), AuthError> {
+        self.catch_up_in_turn()?;
+        let given = changes.iter().find_map(|change| match change {
+            Change::Put(record) if record.id == *id => Some(record.revision),
+            _ => None,
+        });
+        // By now the version that stood in the way is known, or the key is gone. If neither, then
+        // the store's past is no longer the one that is known here.
+        if let (Some(given), Ok((_, entry))) = (given, self.entry(id.as_str()))
+            && entry.record.revision < given
+        {
+            self.start_over()?;
+        }
+        Ok(())
     }
 }
 

@@ -121,6 +121,8 @@ struct Row<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revoked_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    resumed_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     replaced_by: Option<&'a str>,
     revision: u64,
     pepper: Box<str>,
@@ -151,6 +153,7 @@ impl<'a> Row<'a> {
                 KeyState::Revoked { at } => Some(millis(at)),
                 _ => None,
             },
+            resumed_ms: record.resumed_at.map(millis),
             replaced_by: record.replaced_by.as_ref().map(Name::as_str),
             revision: record.revision,
             pepper: record.pepper.to_string().into(),
@@ -205,6 +208,7 @@ impl<'a> Row<'a> {
                 },
                 (None, None) => KeyState::Active,
             },
+            resumed_at: self.resumed_ms.map(Duration::from_millis),
             replaced_by: (self.replaced_by.map(|id| name("replaced_by", id))).transpose()?,
             revision: self.revision,
             pepper: PepperId::parse(&self.pepper).ok_or(invalid("pepper"))?,
@@ -273,7 +277,7 @@ pub(crate) mod tests {
             ip_allow in prop::collection::vec(a_network(), 0..4),
             (created_at, not_before, expires_at) in
                 (a_time(), prop::option::of(a_time()), prop::option::of(a_time())),
-            state in a_state(),
+            (state, resumed_at) in (a_state(), prop::option::of(a_time())),
             replaced_by in prop::option::of(a_name()),
             revision in any::<u64>(),
             pepper in "[0-9a-f]{8}",
@@ -289,7 +293,7 @@ pub(crate) mod tests {
                 tier,
                 scopes: Scopes::new(scopes),
                 created_at, not_before, expires_at,
-                state, replaced_by, revision,
+                state, resumed_at, replaced_by, revision,
                 pepper: PepperId::parse(&pepper).unwrap(),
                 mac: Mac::parse_hex(&mac).unwrap(),
                 last_used_at: None,

@@ -195,7 +195,8 @@ impl AuthenticatorBuilder {
     /// How many live keys there may be, and how many are kept with those that ended:
     /// [`DEFAULT_MAX_KEYS`] unless told otherwise. When there are as many, the one that ended first
     /// is forgotten for a new one; when none has ended, no new one is made, but for a rotation
-    /// without overlap, which needs no room: the key that it replaces is revoked and forgotten.
+    /// without overlap, which needs no room: the key that it replaces is revoked and forgotten. A
+    /// bound that was lowered takes effect over several calls, of which each forgets up to 1,000.
     ///
     /// # Example
     /// ```

@@ -246,7 +246,8 @@ fn lock(folder: &Path) -> Result<FileBackend, StoreError> {
 fn make_file(path: &Path) -> Result<(), Fault> {
     match File::open(path) {
         Ok(file) => {
-            if secret_file::is_open_to_others(&file) {
+            // A folder of that name is not ours, and cannot be opened below.
+            if file.metadata()?.is_file() && secret_file::is_open_to_others(&file) {
                 tracing::warn!(path = %path.display(), "the key file was open to others; closing it");
                 secret_file::close_to_others(&file)?;
             }

@@ -45,7 +45,9 @@ impl Authenticator {
     /// was not written at a crash is a minute of last uses; the MACs are made again.
     ///
     /// # Errors
-    /// [`AuthError::Store`] when the store failed: what was not written is written by the next call.
+    /// [`AuthError::Store`] when the store failed, with the first failure: one change that the store
+    /// refuses keeps no other kind from being written, and what was not written is written by the
+    /// next call.
     ///
     /// # Example
     /// ```
@@ -59,82 +61,90 @@ impl Authenticator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn flush(&self) -> Result<Flushed, AuthError> {
-        let _storing = self.storing();
-        Ok(Flushed {
-            stopped: self.write_stopped()?,
-            last_uses: self.write_last_uses()?,
-            renewed: self.write_renewals()?,
-        })
+        let storing = self.storing();
+        let (stopped, first) = self.write_stopped();
+        let (last_uses, second) = self.write_last_uses();
+        let (renewed, third) = self.write_renewals();
+        drop(storing);
+        for event in &stopped {
+            self.audit(event);
+        }
+        match first.and(second).and(third) {
+            Ok(()) => Ok(Flushed {
+                last_uses,
+                renewed,
+                stopped: stopped.len(),
+            }),
+            Err(error) => Err(error),
+        }
     }
 
-    fn write_stopped(&self) -> Result<usize, AuthError> {
-        let unsaved: Vec<_> = (self.memory().entries())
-            .filter(|entry| entry.unsaved)
-            .collect();
-        let mut written = 0;
-        for entry in unsaved {
+    /// An event for each key that was written.
+    fn write_stopped(&self) -> (Vec<AuditEvent>, Result<(), AuthError>) {
+        let (mut events, mut outcome) = (Vec::new(), Ok(()));
+        for entry in self.memory().entries().filter(|entry| entry.unsaved) {
             let mut record = entry.record.clone();
+            let (key_id, saved) = (record.id.clone(), true);
+            let event = match record.state {
+                KeyState::Active => continue,
+                // The store has lost it, and whoever resumed it would bring it back.
+                KeyState::Suspended { .. } if record.revision == 0 => continue,
+                KeyState::Suspended { .. } => AuditEvent::Suspended { key_id, saved },
+                KeyState::Revoked { .. } => AuditEvent::Revoked { key_id, saved },
+            };
             record.revision = record.revision.saturating_add(1);
-            let (key_id, state) = (record.id.clone(), record.state);
-            match self.commit(vec![Change::Put(Box::new(record))], false, self.now()) {
-                Ok(()) => written += 1,
+            match self.commit(vec![Change::Put(Box::new(record))], false) {
+                Ok(()) => events.push(event),
                 // What others have changed is known by now: the next call writes it.
-                Err(AuthError::Store(StoreError::Conflict { .. })) => continue,
-                Err(error) => return Err(error),
-            }
-            match state {
-                KeyState::Active => {}
-                KeyState::Suspended { .. } => {
-                    self.audit(&AuditEvent::Suspended {
-                        key_id,
-                        saved: true,
-                    });
-                }
-                KeyState::Revoked { .. } => {
-                    self.audit(&AuditEvent::Revoked {
-                        key_id,
-                        saved: true,
-                    });
-                }
+                Err(AuthError::Store(StoreError::Conflict { .. })) => {}
+                // One that is refused keeps no other from being written.
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        Ok(written)
+        (events, outcome)
     }
 
-    fn write_last_uses(&self) -> Result<usize, AuthError> {
+    fn write_last_uses(&self) -> (usize, Result<(), AuthError>) {
         let mut uses: Vec<(Name, Duration)> = Vec::new();
         for entry in self.memory().entries() {
             if let Some(at) = entry.last_use.take_unwritten() {
                 uses.push((entry.record.id.clone(), at));
             }
         }
-        let mut written = 0;
+        let (mut written, mut outcome) = (0, Ok(()));
         for batch in uses.chunks(MAX_USES) {
-            if let Err(error) = self.parts().store.touch(batch) {
-                metrics::store_failed();
-                for (id, _) in &uses[written..] {
-                    if let Ok((_, entry)) = self.entry(id.as_str()) {
-                        entry.last_use.still_unwritten();
+            match self.parts().store.touch(batch) {
+                Ok(()) => written += batch.len(),
+                Err(error) => {
+                    metrics::store_failed();
+                    for (id, _) in batch {
+                        if let Ok((_, entry)) = self.entry(id.as_str()) {
+                            entry.last_use.still_unwritten();
+                        }
                     }
+                    outcome = outcome.and(Err(error.into()));
                 }
-                return Err(error.into());
             }
-            written += batch.len();
         }
-        Ok(written)
+        (written, outcome)
     }
 
-    fn write_renewals(&self) -> Result<usize, AuthError> {
+    fn write_renewals(&self) -> (usize, Result<(), AuthError>) {
         let waiting = self.renewals().take();
-        let outcome = (waiting.chunks(MAX_RECORDS))
-            .try_fold(0, |written, batch| Ok(written + self.renew(batch)?));
+        let (mut written, mut outcome) = (0, Ok(()));
+        for batch in waiting.chunks(MAX_RECORDS) {
+            match self.renew(batch) {
+                Ok(renewed) => written += renewed,
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
         // What was not written may be made again: those that were have a new entry by now.
         for renewal in &waiting {
             if let Some(entry) = self.memory().get(renewal.id) {
                 entry.renewing.store(false, Ordering::Relaxed);
             }
         }
-        outcome
+        (written, outcome)
     }
 
     fn renew(&self, batch: &[Renewal]) -> Result<usize, AuthError> {
@@ -152,7 +162,7 @@ impl Authenticator {
             if written == 0 {
                 break;
             }
-            match self.commit(changes, false, now) {
+            match self.commit(changes, false) {
                 Ok(()) => return Ok(written),
                 Err(AuthError::Store(StoreError::Conflict { .. })) if !is_last => {}
                 Err(AuthError::Store(StoreError::Conflict { .. })) => break,
@@ -166,7 +176,10 @@ impl Authenticator {
     /// The next version of a record that has not changed since its MAC was made anew.
     fn renewed(&self, renewal: &Renewal, now: Duration) -> Option<Change> {
         let entry = self.memory().get(renewal.id)?;
-        let is_same = entry.record.revision == renewal.revision && !entry.unsaved;
+        // At revision 0 the store has lost the key, and another version would bring it back.
+        let is_same = entry.record.revision == renewal.revision
+            && entry.record.revision > 0
+            && !entry.unsaved;
         if !is_same || entry.record.ended_at(now).is_some() {
             return None;
         }

@@ -20,7 +20,7 @@ use crate::key::ID_LEN;
 use crate::last_use::LastUse;
 use crate::mac::Mac;
 use crate::pepper::PepperId;
-use crate::record::{KeyRecord, KeyState};
+use crate::record::{KeyRecord, KeyState, Moment};
 
 /// A change copies one shard, so that issuing many keys stays cheap; a read loads one pointer.
 const SHARDS: usize = 256;
@@ -75,9 +75,10 @@ impl Entry {
         }
     }
 
-    /// The view of it at `now`, with the latest use that is known.
-    pub(crate) fn info(&self, now: Duration) -> KeyInfo {
-        let mut info = KeyInfo::of(&self.record, now);
+    /// The view of it at this moment, with the latest use that is known.
+    pub(crate) fn info(&self, moment: Moment) -> KeyInfo {
+        let mut info = KeyInfo::of(&self.record, moment.now);
+        info.status = self.record.status_at(moment);
         info.last_used_at = self.last_use.at().map(|time| time.as_secs());
         info
     }
@@ -151,7 +152,7 @@ impl Index {
     pub(crate) fn draft(&self) -> Draft<'_> {
         Draft {
             index: self,
-            shards: Vec::new(),
+            shards: [const { None }; SHARDS].into(),
             replaced: Vec::new(),
         }
     }
@@ -177,15 +178,16 @@ fn entry(shard: &Shard, id: KeyId) -> Option<Arc<Entry>> {
 /// copied once.
 pub(crate) struct Draft<'a> {
     index: &'a Index,
-    shards: Vec<(usize, Shard)>,
+    /// Those that differ, each in its place.
+    shards: Box<[Option<Shard>]>,
     /// Entries and what has taken their place.
     replaced: Vec<(Arc<Entry>, Arc<Entry>)>,
 }
 
 impl Draft<'_> {
     pub(crate) fn get(&self, id: KeyId) -> Option<Arc<Entry>> {
-        match self.shards.iter().find(|(number, _)| *number == id.shard()) {
-            Some((_, shard)) => entry(shard, id),
+        match &self.shards[id.shard()] {
+            Some(shard) => entry(shard, id),
             None => self.index.get(id),
         }
     }
@@ -205,8 +207,10 @@ impl Draft<'_> {
 
     /// Whoever reads after this returns sees the change.
     pub(crate) fn publish(self) {
-        for (number, shard) in self.shards {
-            self.index.shards[number].store(Arc::new(shard));
+        for (place, shard) in self.index.shards.iter().zip(self.shards) {
+            if let Some(shard) = shard {
+                place.store(Arc::new(shard));
+            }
         }
         // Once more, for those who noted a use while the entries changed places.
         for (old, new) in self.replaced {
@@ -216,15 +220,8 @@ impl Draft<'_> {
 
     fn shard(&mut self, id: KeyId) -> &mut Shard {
         let number = id.shard();
-        let at = match self.shards.iter().position(|(taken, _)| *taken == number) {
-            Some(at) => at,
-            None => {
-                let shard = Shard::clone(&self.index.shards[number].load());
-                self.shards.push((number, shard));
-                self.shards.len() - 1
-            }
-        };
-        &mut self.shards[at].1
+        let copy = || Shard::clone(&self.index.shards[number].load());
+        self.shards[number].get_or_insert_with(copy)
     }
 }
 

@@ -7,6 +7,12 @@
 //! 1. A version replaces another only if its revision is higher.
 //! 2. A revoked key stays revoked.
 //! 3. A key that is stopped here stays stopped until the store has heard of it.
+//!
+//! A key that the store has forgotten is gone. And where the store falls back to an earlier state, as
+//! after a failover to a copy that lagged, its versions are taken over all the same, and rules 2 and 3
+//! hold.
+
+mod edit;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -16,7 +22,8 @@ use std::time::Duration;
 
 use spark_core::Name;
 
-use crate::index::{Draft, Entry, Index, KeyId, Slot};
+use self::edit::Edit;
+use crate::index::{Entry, Index, KeyId, Slot};
 use crate::record::{KeyRecord, KeyState};
 use crate::store::Change;
 
@@ -29,12 +36,27 @@ pub(crate) struct Memory {
 
 /// What only those who change keys look at.
 struct Writing {
-    /// Every set of changes of the store up to this one is in memory.
-    known: u64,
-    /// The last set that was written here. It may be later than `known`, when others wrote between.
-    own: u64,
+    seen: Seen,
     /// When keys end, those still to come included.
     ends: BTreeSet<(Duration, KeyId)>,
+}
+
+/// How much of the store's past was known at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Every set of changes of the store up to this one is in memory.
+    pub(crate) known: u64,
+    /// The last set that was written here. It may be later than `known`, when others wrote between.
+    own: u64,
+    /// How often the store has fallen back: its numbers mean other sets since.
+    era: u64,
+}
+
+impl Seen {
+    /// The store has come that far, and whatever it is asked from now on it answers from there on.
+    fn latest(self) -> u64 {
+        self.known.max(self.own)
+    }
 }
 
 /// What a read of the store has brought.
@@ -42,8 +64,11 @@ struct Writing {
 pub(crate) enum Refreshed {
     /// So many keys changed in memory.
     Changed(usize),
-    /// It was older than what is known already, so nothing was taken over.
+    /// It was overtaken by what is known by now, so nothing was taken over.
     Stale,
+    /// It is from before what was known as the read began: the store has fallen back to an earlier
+    /// state. Nothing was taken over.
+    FellBack,
     /// There is no room for some of the new keys, which were left out.
     Full,
 }
@@ -57,8 +82,11 @@ impl Memory {
         Self {
             latest: AtomicU64::new(latest.map_or(0, millis)),
             writing: Mutex::new(Writing {
-                known: sequence,
-                own: sequence,
+                seen: Seen {
+                    known: sequence,
+                    own: sequence,
+                    era: 0,
+                },
                 ends,
             }),
             index: Index::new(records),
@@ -94,8 +122,8 @@ impl Memory {
     }
 
     /// Up to where the store's changes are known.
-    pub(crate) fn known(&self) -> u64 {
-        self.writing().known
+    pub(crate) fn seen(&self) -> Seen {
+        self.writing().seen
     }
 
     /// Those that ended first, at most `most` of them, which the store may forget.
@@ -124,18 +152,20 @@ impl Memory {
         self.get(id)
     }
 
-    /// Takes over changes that the store has just kept as its set number `sequence`. With
-    /// `is_resumed`, a suspension that the store has not heard of ends by them.
+    /// Takes over changes that the store has just kept as its set number `sequence`; `seen` is from
+    /// before they were given to it. With `is_resumed`, a suspension that the store has not heard of
+    /// ends by them. Whether the number tells that the store has fallen back.
     pub(crate) fn commit(
         &self,
         changes: Vec<Change>,
         sequence: u64,
+        seen: Seen,
         is_resumed: bool,
-        now: Duration,
-    ) {
+    ) -> bool {
         let mut edit = self.edit();
+        let fell_back = (1..=seen.latest()).contains(&sequence);
         // A refresh was here first. What it left out, others have revoked and forgotten meanwhile.
-        let is_covered = (1..=edit.writing.known).contains(&sequence);
+        let is_covered = !fell_back && (1..=edit.writing.seen.known).contains(&sequence);
         for change in changes {
             match change {
                 Change::Put(record) => {
@@ -145,23 +175,27 @@ impl Memory {
                     }
                 }
                 Change::Forget(id) => {
-                    edit.forget(&id, now);
+                    edit.forget(&id);
                 }
             }
         }
-        edit.writing.own = edit.writing.own.max(sequence);
+        let seen = &mut edit.writing.seen;
+        seen.own = seen.own.max(sequence);
         // With a gap, others have written: the next refresh reads what they wrote.
-        if sequence == edit.writing.known + 1 {
-            edit.writing.known = sequence;
+        if sequence == seen.known + 1 {
+            seen.known = sequence;
         }
         edit.publish();
+        fell_back
     }
 
-    /// Takes over what the store said has changed up to its set number `sequence`.
+    /// Takes over what the store said has changed up to its set number `sequence`; `seen` is from
+    /// before it was asked.
     pub(crate) fn bring_in(
         &self,
         changes: Vec<Change>,
         sequence: u64,
+        seen: Seen,
         max_keys: usize,
         now: Duration,
     ) -> Refreshed {
@@ -182,7 +216,13 @@ impl Memory {
             }
         }
         let mut edit = self.edit();
-        if sequence < edit.writing.known.max(edit.writing.own) {
+        if edit.writing.seen.era != seen.era {
+            return Refreshed::Stale;
+        }
+        if sequence < seen.latest() {
+            return Refreshed::FellBack;
+        }
+        if sequence < edit.writing.seen.latest() {
             return Refreshed::Stale;
         }
         // What is here already goes first: some of it may end and make room.
@@ -191,31 +231,21 @@ impl Memory {
         let mut changed = 0;
         for (_, (record, forgotten)) in here {
             let is_put = record.is_some_and(|record| edit.put(record, false));
-            let is_gone = forgotten.is_some_and(|name| edit.forget(&name, now));
+            let is_gone = forgotten.is_some_and(|name| edit.forget(&name));
             changed += usize::from(is_put || is_gone);
         }
-        let mut room = edit.room(max_keys, new.len(), now);
-        let mut is_full = false;
-        for (_, outcome) in new {
-            let (Some(record), None) = outcome else {
-                continue;
-            };
-            if record.ended_at(now).is_none() {
-                is_full |= room == 0;
-                if room == 0 {
-                    continue;
-                }
-                room -= 1;
-            }
-            changed += usize::from(edit.put(record, false));
-        }
+        let new = new.into_iter().filter_map(|(_, outcome)| match outcome {
+            (Some(record), None) => Some(record),
+            _ => None,
+        });
+        let (added, is_full) = edit.add(new.collect(), max_keys, now);
         if !is_full {
-            edit.writing.known = sequence;
+            edit.writing.seen.known = sequence;
         }
         edit.publish();
         match is_full {
             true => Refreshed::Full,
-            false => Refreshed::Changed(changed),
+            false => Refreshed::Changed(changed + added),
         }
     }
 
@@ -224,6 +254,7 @@ impl Memory {
         &self,
         records: Vec<KeyRecord>,
         sequence: u64,
+        seen: Seen,
         max_keys: usize,
         now: Duration,
     ) -> Refreshed {
@@ -240,7 +271,47 @@ impl Memory {
                 .into_iter()
                 .map(|record| Change::Put(Box::new(record))),
         );
-        self.bring_in(changes, sequence, max_keys, now)
+        self.bring_in(changes, sequence, seen, max_keys, now)
+    }
+
+    /// Takes over all that a store holds which has fallen back: its word counts whatever revisions
+    /// are known here, but no key that was stopped works again by it. For whoever holds the turn to
+    /// write.
+    pub(crate) fn take_over(
+        &self,
+        records: Vec<KeyRecord>,
+        sequence: u64,
+        seen: Seen,
+        max_keys: usize,
+        now: Duration,
+    ) -> Refreshed {
+        let mut held: HashMap<_, _> = (records.into_iter())
+            .filter_map(|record| Some((id_of(&record.id)?, record)))
+            .collect();
+        let mut edit = self.edit();
+        if edit.writing.seen != seen {
+            return Refreshed::Stale;
+        }
+        let mut changed = 0;
+        for old in self.entries() {
+            let record = id_of(&old.record.id).and_then(|id| held.remove(&id));
+            changed += usize::from(match record {
+                Some(record) => edit.replace(&old, record),
+                None => edit.lose(&old),
+            });
+        }
+        let (added, is_full) = edit.add(held.into_values().collect(), max_keys, now);
+        edit.writing.seen = Seen {
+            // Whatever was left out is read again.
+            known: if is_full { 0 } else { sequence },
+            own: sequence,
+            era: seen.era + 1,
+        };
+        edit.publish();
+        match is_full {
+            true => Refreshed::Full,
+            false => Refreshed::Changed(changed + added),
+        }
     }
 
     fn edit(&self) -> Edit<'_> {
@@ -255,91 +326,6 @@ impl Memory {
 
     fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A change of some keys, which requests see once it is published.
-struct Edit<'a> {
-    writing: MutexGuard<'a, Writing>,
-    draft: Draft<'a>,
-    len: usize,
-    latest: &'a AtomicU64,
-}
-
-impl Edit<'_> {
-    /// Whether anything has changed.
-    fn put(&mut self, mut record: KeyRecord, is_resumed: bool) -> bool {
-        let Some(id) = id_of(&record.id) else {
-            return false;
-        };
-        let mut unsaved = false;
-        if let Some(old) = self.draft.get(id) {
-            let is_resumed = is_resumed && !is_revoked(&old.record);
-            let is_stale = record.revision <= old.record.revision;
-            // A refresh may have brought in this very version before its writer came here.
-            let lifts = is_resumed && old.unsaved && record.revision == old.record.revision;
-            if is_stale && !lifts {
-                return false;
-            }
-            let is_stricter = old.record.state.strictness() > record.state.strictness();
-            if is_stricter && !is_resumed && (old.unsaved || is_revoked(&old.record)) {
-                record.state = old.record.state;
-                unsaved = true;
-            }
-        }
-        self.set(id, record, unsaved);
-        true
-    }
-
-    /// Drops a key that has ended. One that lives goes on until its end: a store forgets only what
-    /// has ended, so that its clock and ours differ. Whether anything has changed.
-    fn forget(&mut self, name: &Name, now: Duration) -> bool {
-        let Some((id, entry)) = id_of(name).and_then(|id| Some((id, self.draft.get(id)?))) else {
-            return false;
-        };
-        if entry.is_over(now) {
-            self.writing.has_no_end(&entry.record, id);
-            self.draft.remove(id);
-            self.len -= 1;
-            return true;
-        }
-        if entry.record.revision > 0 {
-            // The store has no version of it: the next one it may be given is the first again.
-            let mut record = entry.record.clone();
-            record.revision = 0;
-            self.set(id, record, entry.unsaved);
-        }
-        false
-    }
-
-    fn set(&mut self, id: KeyId, record: KeyRecord, unsaved: bool) {
-        match self.draft.get(id) {
-            Some(old) => self.writing.has_no_end(&old.record, id),
-            None => self.len += 1,
-        }
-        if let Some(end) = record.end() {
-            self.writing.ends.insert((end, id));
-        }
-        self.latest
-            .fetch_max(millis(record.changed_at()), Ordering::Relaxed);
-        self.draft.put(id, Entry::new(record, unsaved));
-    }
-
-    /// How many live keys may come in, at least when it is fewer than `wanted`.
-    fn room(&self, max_keys: usize, wanted: usize, now: Duration) -> usize {
-        let free = max_keys.saturating_sub(self.len);
-        if free >= wanted {
-            return free;
-        }
-        // Those that have ended do not count.
-        let ended = self.writing.ends.iter().take_while(|(end, _)| *end <= now);
-        (max_keys + ended.count()).saturating_sub(self.len)
-    }
-
-    fn publish(self) {
-        self.draft.publish();
-        // Only now may the next one begin.
-        drop(self.writing);
     }
 }
 
@@ -364,10 +350,110 @@ fn id_of(name: &Name) -> Option<KeyId> {
     KeyId::of(name.as_str())
 }
 
-fn is_revoked(record: &KeyRecord) -> bool {
-    matches!(record.state, KeyState::Revoked { .. })
-}
-
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    fn record(id: &str, revision: u64) -> KeyRecord {
+        let mac = "00".repeat(32);
+        let row = format!(
+            r#"{{"id":"{id}","env":"live","tenant":"t","created_ms":1,"revision":{revision},
+                "pepper":"00000000","mac":"{mac}"}}"#
+        );
+        KeyRecord::decode(&row).unwrap()
+    }
+
+    fn put(id: &str, revision: u64) -> Vec<Change> {
+        vec![Change::Put(Box::new(record(id, revision)))]
+    }
+
+    fn revision(memory: &Memory, id: &str) -> Option<u64> {
+        let entry = memory.get(KeyId::of(id).unwrap())?;
+        Some(entry.record.revision)
+    }
+
+    const A: &str = "AAAAAAAAAAAA";
+    const B: &str = "BBBBBBBBBBBB";
+
+    #[test]
+    fn a_read_that_was_overtaken_is_no_sign_of_a_store_that_fell_back() {
+        let memory = Memory::new(Vec::new(), 5);
+        let seen = memory.seen();
+        assert!(!memory.commit(put(A, 1), 6, seen, false));
+        let late = memory.bring_in(Vec::new(), 5, seen, 9, NOW);
+        assert_eq!(late, Refreshed::Stale);
+        // One that began when more was known is one.
+        let early = memory.bring_in(Vec::new(), 5, memory.seen(), 9, NOW);
+        assert_eq!(early, Refreshed::FellBack);
+        assert_eq!(revision(&memory, A), Some(1));
+    }
+
+    #[test]
+    fn a_write_that_was_overtaken_by_a_refresh_is_no_sign_of_it_either() {
+        let memory = Memory::new(Vec::new(), 5);
+        let seen = memory.seen();
+        memory.bring_in(put(A, 1), 8, seen, 9, NOW);
+        assert!(!memory.commit(put(B, 1), 6, seen, false));
+        assert_eq!(revision(&memory, B), None, "revoked and forgotten since");
+        assert!(memory.commit(put(B, 1), 7, memory.seen(), false));
+        assert_eq!(revision(&memory, B), Some(1));
+    }
+
+    #[test]
+    fn what_was_read_before_the_store_fell_back_comes_too_late_after_it() {
+        let memory = Memory::new(Vec::new(), 5);
+        let slow = memory.seen();
+        let earlier = memory.take_over(vec![record(A, 1)], 3, slow, 9, NOW);
+        assert_eq!(earlier, Refreshed::Changed(1));
+        assert_eq!(
+            memory.bring_in(put(A, 7), 6, slow, 9, NOW),
+            Refreshed::Stale
+        );
+        assert_eq!(
+            memory.take_over(Vec::new(), 2, slow, 9, NOW),
+            Refreshed::Stale
+        );
+        assert_eq!((revision(&memory, A), memory.seen().known), (Some(1), 3));
+    }
+
+    #[test]
+    fn what_finds_no_room_as_a_store_falls_back_is_read_again() {
+        let memory = Memory::new(Vec::new(), 5);
+        let all = || vec![record(A, 1), record(B, 1)];
+        let full = memory.take_over(all(), 2, memory.seen(), 1, NOW);
+        assert_eq!((full, memory.len()), (Refreshed::Full, 1));
+        assert_eq!(memory.seen().known, 0);
+        let read = memory.reload(all(), 2, memory.seen(), 2, NOW);
+        assert_eq!((read, memory.len()), (Refreshed::Changed(1), 2));
+        assert_eq!(memory.seen().known, 2);
+    }
+
+    #[test]
+    fn a_stopped_key_that_the_store_lost_stays_stopped_and_is_kept() {
+        let held = |id| (KeyId::of(id).unwrap(), record(id, 3));
+        let memory = Memory::new(vec![held(A), held(B)], 5);
+        let id = KeyId::of(A).unwrap();
+        memory.stop(id, KeyState::Suspended { at: NOW });
+        let lost = memory.take_over(Vec::new(), 2, memory.seen(), 9, NOW);
+        assert_eq!(lost, Refreshed::Changed(1));
+        assert_eq!(
+            (revision(&memory, A), revision(&memory, B)),
+            (Some(0), None)
+        );
+        // As it turns up again the suspension has still to be written.
+        memory.bring_in(put(A, 4), 3, memory.seen(), 9, NOW);
+        let entry = memory.get(id).unwrap();
+        assert_eq!(entry.record.state, KeyState::Suspended { at: NOW });
+        assert!(entry.unsaved);
+        // But where the store itself has forgotten it, it is gone.
+        let forget = vec![Change::Forget(entry.record.id.clone())];
+        memory.bring_in(forget, 4, memory.seen(), 9, NOW);
+        assert!(memory.get(id).is_none());
+    }
 }

@@ -123,6 +123,8 @@ impl Pepper {
 
     /// The MAC of a user key: kind, environment, id and secret, as they stand in the key.
     pub(crate) fn user_mac(&self, key: &KeyParts<'_>) -> Mac {
+        #[cfg(test)]
+        USER_MACS.set(USER_MACS.get() + 1);
         self.0.key.mac(key.proven)
     }
 
@@ -188,6 +190,12 @@ impl fmt::Debug for PepperId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many MACs of user keys this thread has made.
+    pub(crate) static USER_MACS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]

@@ -63,6 +63,8 @@ pub struct KeyRecord {
     pub expires_at: Option<Duration>,
     /// Whether it was suspended or taken back.
     pub state: KeyState,
+    /// When it was last resumed.
+    pub resumed_at: Option<Duration>,
     /// The key that follows it after a rotation.
     pub replaced_by: Option<Name>,
     /// Counts the versions of this record, from 1: of two, the higher one is the later. A store
@@ -91,13 +93,17 @@ impl KeyRecord {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn status(&self, now: Duration) -> KeyStatus {
+        self.status_at(Moment { clock: now, now })
+    }
+
+    pub(crate) fn status_at(&self, Moment { clock, now }: Moment) -> KeyStatus {
         if matches!(self.state, KeyState::Revoked { .. }) {
             KeyStatus::Revoked
         } else if self.expires_at.is_some_and(|end| now >= end) {
             KeyStatus::Expired
         } else if matches!(self.state, KeyState::Suspended { .. }) {
             KeyStatus::Suspended
-        } else if self.not_before.is_some_and(|start| now < start) {
+        } else if self.not_before.is_some_and(|start| clock < start) {
             KeyStatus::NotYetValid
         } else {
             KeyStatus::Active
@@ -122,11 +128,22 @@ impl KeyRecord {
 
     /// The latest moment of which it tells that it has been.
     pub(crate) fn changed_at(&self) -> Duration {
-        match self.state {
-            KeyState::Active => self.created_at,
-            KeyState::Suspended { at } | KeyState::Revoked { at } => self.created_at.max(at),
-        }
+        let stopped_at = match self.state {
+            KeyState::Active => None,
+            KeyState::Suspended { at } | KeyState::Revoked { at } => Some(at),
+        };
+        let later = stopped_at.max(self.resumed_at);
+        later.map_or(self.created_at, |at| at.max(self.created_at))
     }
+}
+
+/// What ends are held against, and starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// The wall clock.
+    pub(crate) clock: Duration,
+    /// The same, but no earlier than the latest change of a key.
+    pub(crate) now: Duration,
 }
 
 /// Whether a key was suspended or taken back.

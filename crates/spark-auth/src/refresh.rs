@@ -13,9 +13,15 @@ impl Authenticator {
     /// was revoked elsewhere may still work here.
     ///
     /// A version of a record replaces an earlier one only. A key that was revoked here stays
-    /// revoked whatever the store says, and so does one that is forgotten: an answer of the store
-    /// that is older than what is known is dropped. No lock is held while the store is read. When
-    /// keys were last used is not brought in: each process shows the uses that it has seen itself.
+    /// revoked whatever the store says, and one that the store has forgotten is gone. An answer that
+    /// was overtaken by a change made here is dropped, and the store is read once more, while no key
+    /// is changed here: a call that changes one waits for that read, but what it stops is refused at
+    /// once. No request ever waits. When keys were last used is not brought in: each process shows
+    /// the uses that it has seen itself.
+    ///
+    /// A store that answers with less than it had before has fallen back: a backup was put in its
+    /// place, or a copy that lagged. Then all is read anew and counts, but for what was stopped here:
+    /// a key that was revoked or suspended stays so, and [`flush`](Self::flush) tells the store again.
     ///
     /// # Errors
     /// [`AuthError::Store`] when the store cannot be read: the keys stay as they are.
@@ -36,41 +42,65 @@ impl Authenticator {
     /// ```
     pub fn refresh(&self) -> Result<usize, AuthError> {
         let mut outcome = self.catch_up()?;
-        if outcome == Refreshed::Stale {
-            // Keys were changed here while the store was read: once more, with nobody writing.
+        if matches!(outcome, Refreshed::Stale | Refreshed::FellBack) {
+            // Once more, with nobody writing here.
             let _storing = self.storing();
-            outcome = self.catch_up()?;
+            outcome = self.catch_up_in_turn()?;
         }
         match outcome {
             Refreshed::Changed(keys) => Ok(keys),
             Refreshed::Full => Err(AuthError::Full {
                 max: self.parts().max_keys,
             }),
-            Refreshed::Stale => {
-                tracing::warn!("the key store answers with an earlier state than it had: ignored");
-                Ok(0)
-            }
+            // Another refresh was faster, and knows all that this one does.
+            Refreshed::Stale | Refreshed::FellBack => Ok(0),
         }
     }
 
-    pub(crate) fn catch_up(&self) -> Result<Refreshed, AuthError> {
+    /// Reads what has changed, and all where the store turns out to have fallen back. For whoever
+    /// holds the turn to write.
+    pub(crate) fn catch_up_in_turn(&self) -> Result<Refreshed, AuthError> {
+        match self.catch_up()? {
+            Refreshed::FellBack => self.start_over(),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Takes over the earlier state to which the store has fallen back. For whoever holds the turn to
+    /// write.
+    pub(crate) fn start_over(&self) -> Result<Refreshed, AuthError> {
+        tracing::warn!(
+            "the key store has fallen back to an earlier state than it had: all keys are read anew; \
+             what was revoked or suspended here stays so"
+        );
+        let (memory, max_keys) = (self.memory(), self.parts().max_keys);
+        let seen = memory.seen();
+        let Loaded { records, sequence } = self.parts().store.load()?;
+        self.warn_of_lost_keys(records.iter());
+        let outcome = memory.take_over(records, sequence, seen, max_keys, self.now());
+        metrics::keys_refreshed(self.len());
+        Ok(outcome)
+    }
+
+    fn catch_up(&self) -> Result<Refreshed, AuthError> {
         let (store, memory) = (&self.parts().store, self.memory());
         let max_keys = self.parts().max_keys;
-        let outcome = match store.changes_since(memory.known())? {
+        let seen = memory.seen();
+        let outcome = match store.changes_since(seen.known)? {
             Changes::Known { changes, sequence } => {
                 self.warn_of_lost_keys(changes.iter().filter_map(|change| match change {
                     Change::Put(record) => Some(&**record),
                     Change::Forget(_) => None,
                 }));
-                memory.bring_in(changes, sequence, max_keys, self.now())
+                memory.bring_in(changes, sequence, seen, max_keys, self.now())
             }
             Changes::Unknown => {
                 let Loaded { records, sequence } = store.load()?;
                 self.warn_of_lost_keys(records.iter());
-                memory.reload(records, sequence, max_keys, self.now())
+                memory.reload(records, sequence, seen, max_keys, self.now())
             }
         };
-        if !matches!(outcome, Refreshed::Changed(0) | Refreshed::Stale) {
+        if matches!(outcome, Refreshed::Changed(1..) | Refreshed::Full) {
             metrics::keys_refreshed(self.len());
         }
         Ok(outcome)

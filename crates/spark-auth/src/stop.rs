@@ -77,7 +77,9 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError::NotFound`] when no key has this id, [`AuthError::NotActive`] when the key has
-    /// ended, [`AuthError::Store`] when the store failed; the key stays suspended then.
+    /// ended. [`AuthError::Store`] when the store failed: the key stays suspended here, but where the
+    /// answer alone was lost the store may have kept that it is resumed: look after the next
+    /// [`refresh`](Self::refresh), then try again.
     ///
     /// # Example
     /// ```
@@ -93,24 +95,25 @@ impl Authenticator {
     pub fn resume(&self, id: &str) -> Result<KeyInfo, AuthError> {
         let storing = self.storing();
         let now = whole_millis(self.now());
-        let (_, entry) = self.entry(id)?;
+        let entry = self.stored_entry(id)?;
         match entry.record.status(now) {
             KeyStatus::Suspended => {}
             status @ (KeyStatus::Revoked | KeyStatus::Expired) => {
                 return Err(AuthError::NotActive { status });
             }
-            KeyStatus::Active | KeyStatus::NotYetValid => return Ok(entry.info(now)),
+            KeyStatus::Active | KeyStatus::NotYetValid => return Ok(entry.info(self.moment())),
         }
         let mut record = entry.record.clone();
         record.state = KeyState::Active;
+        record.resumed_at = Some(now);
         record.revision = record.revision.saturating_add(1);
         let key_id = record.id.clone();
-        self.commit(vec![Change::Put(Box::new(record))], true, now)?;
+        self.commit(vec![Change::Put(Box::new(record))], true)?;
         let (_, entry) = self.entry(id)?;
         drop(storing);
         metrics::key_changed("resumed", self.len());
         self.audit(&AuditEvent::Resumed { key_id });
-        Ok(entry.info(now))
+        Ok(entry.info(self.moment()))
     }
 
     /// Refuses a key from now on, then writes that down. `done` is told of the key and of whether
@@ -127,19 +130,27 @@ impl Authenticator {
         // leaked key alive.
         let first = self.stop_in_memory(id, state, now)?;
         let storing = self.storing();
+        let is_saved =
+            |entry: &Entry| !entry.unsaved && matches!(state, KeyState::Suspended { .. });
+        if self.memory().get(id).as_deref().is_some_and(is_saved) {
+            // Nothing seems left to do: but another process may have resumed it.
+            self.catch_up_in_turn()?;
+        }
         let mut attempts = 1;
         let saved = loop {
             // Whoever had the turn before may have resumed it, or written this very state.
             let entry = match self.stop_in_memory(id, state, now) {
-                Err(AuthError::NotFound) => return Ok(first.info(now)),
+                // The store has forgotten it meanwhile, so that nothing can bring it back.
+                Err(AuthError::NotFound) if first.unsaved => break Ok(()),
+                Err(AuthError::NotFound) => return Ok(first.info(self.moment())),
                 found => found?,
             };
             if !entry.unsaved {
-                return Ok(entry.info(now));
+                return Ok(entry.info(self.moment()));
             }
             let mut record = entry.record.clone();
             record.revision = record.revision.saturating_add(1);
-            match self.commit(vec![Change::Put(Box::new(record))], false, now) {
+            match self.commit(vec![Change::Put(Box::new(record))], false) {
                 // What others have changed is known by now, and does not stand in the way.
                 Err(AuthError::Store(StoreError::Conflict { .. })) if attempts < MAX_ATTEMPTS => {
                     attempts += 1;
@@ -149,7 +160,8 @@ impl Authenticator {
         };
         drop(storing);
         done(first.record.id.clone(), saved.is_ok());
-        saved.map(|()| self.memory().get(id).unwrap_or(first).info(now))
+        let entry = self.memory().get(id).unwrap_or(first);
+        saved.map(|()| entry.info(self.moment()))
     }
 
     fn stop_in_memory(
@@ -160,6 +172,10 @@ impl Authenticator {
     ) -> Result<Arc<Entry>, AuthError> {
         let entry = self.memory().get(id).ok_or(AuthError::NotFound)?;
         match (state, entry.record.status(now)) {
+            // The store has lost it, and to write it anew would bring it back.
+            (KeyState::Suspended { .. }, _) if entry.record.revision == 0 => {
+                Err(AuthError::NotFound)
+            }
             (KeyState::Suspended { .. }, status @ (KeyStatus::Revoked | KeyStatus::Expired)) => {
                 Err(AuthError::NotActive { status })
             }

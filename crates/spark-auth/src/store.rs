@@ -20,6 +20,13 @@ use crate::record::KeyRecord;
 /// version of a record has one too, its [`revision`](KeyRecord::revision). By the first a process
 /// learns what others have changed, by the second it cannot undo it unawares.
 ///
+/// A read must see all that was appended before it began, and all that a read before it saw: read
+/// from where is written, not from a copy that may lag. Where a store answers with an earlier number
+/// all the same, it is taken to have fallen back: everything is read from it anew, and only what was
+/// revoked or suspended here outlasts that. A store that has fallen back and gone on beyond the
+/// numbers that were known before anybody looked is not told from one that never did, until a
+/// version of a key contradicts it.
+///
 /// The calls may block. Call `issue`, `rotate` and the like from `spawn_blocking` in an async
 /// service. An asynchronous database fits in by running its futures on a runtime's handle inside
 /// these calls (`Handle::block_on`), which is allowed on the threads of `spawn_blocking`.
@@ -171,7 +178,8 @@ impl<S: KeyStore + ?Sized> KeyStore for Box<S> {
 pub enum Change {
     /// This is now the record with its id.
     Put(Box<KeyRecord>),
-    /// The record with this id is gone; its key had already ceased to work.
+    /// The record with this id is gone; its key had already ceased to work, and ceases to wherever
+    /// that was not known.
     Forget(Name),
 }
 

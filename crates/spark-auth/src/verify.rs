@@ -145,8 +145,11 @@ impl Authenticator {
         let record = &entry.record;
         // The wall clock is read only for keys that have a time.
         let has_time = record.expires_at.is_some() || record.not_before.is_some();
-        let now = if has_time { self.now() } else { Duration::ZERO };
-        match record.status(now) {
+        let status = match has_time {
+            true => record.status_at(self.moment()),
+            false => record.status(Duration::ZERO),
+        };
+        match status {
             KeyStatus::Active => {}
             KeyStatus::Revoked => return Err(Rejected::Revoked),
             KeyStatus::Suspended => return Err(Rejected::Suspended),
@@ -247,4 +250,49 @@ impl Authenticator {
 fn may_come_from(networks: &[IpNet], client_ip: Option<ClientIp>) -> bool {
     networks.is_empty()
         || client_ip.is_some_and(|ip| networks.iter().any(|network| network.contains(&ip.addr())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::UserKey;
+    use crate::new_key::NewKey;
+    use crate::pepper::USER_MACS;
+    use crate::store::MemoryStore;
+    use crate::words::{Brand, Environment};
+
+    #[test]
+    fn a1_whatever_is_wrong_with_a_key_costs_one_mac() {
+        let pepper = || Pepper::generate().unwrap();
+        let (store, first, second) = (MemoryStore::new(), pepper(), pepper());
+        let build = |pepper: &Pepper| {
+            let builder = Authenticator::builder().accept_lost_keys(true);
+            let builder = builder.pepper(pepper.clone()).store(store.clone());
+            builder.build().unwrap()
+        };
+        let issue = |pepper: &Pepper| {
+            let new = NewKey::new(Name::new("acme").unwrap());
+            build(pepper).issue(new).unwrap()
+        };
+        let (known, lost) = (issue(&first).key, issue(&second).key);
+        let other = || UserKey::generate(&Brand::default(), Environment::Live).unwrap();
+        // What is checked here is parsed already, so that no checksum has to hold.
+        let guess = other();
+        let wrong = KeyParts {
+            id: known.parts().id,
+            ..guess.parts()
+        };
+        let auth = build(&first);
+        let cases = [
+            (known.parts(), None),
+            (wrong, Some(Rejected::WrongSecret)),
+            (guess.parts(), Some(Rejected::UnknownKey)),
+            (lost.parts(), Some(Rejected::UnknownPepper)),
+        ];
+        for (key, expected) in cases {
+            let before = USER_MACS.get();
+            assert_eq!(auth.verify_user(&key, None).err(), expected);
+            assert_eq!(USER_MACS.get() - before, 1, "{expected:?}");
+        }
+    }
 }

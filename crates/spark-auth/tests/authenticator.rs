@@ -13,8 +13,8 @@ use common::{
 };
 use proptest::prelude::*;
 use spark_auth::{
-    AuditEvent, AuthError, Authenticator, BuildError, KeyState, KeyStatus, KeyStore, MAX_OVERLAP,
-    MasterVerifier, MemoryStore, NewKey, Pepper, Rejected,
+    AuditEvent, AuthError, Authenticator, BuildError, Change, KeyState, KeyStatus, KeyStore,
+    MAX_OVERLAP, MasterVerifier, MemoryStore, NewKey, Pepper, Rejected,
 };
 use spark_core::{Name, Principal};
 
@@ -120,6 +120,25 @@ fn a6_a_key_works_from_its_start_until_just_before_its_end() {
     // against, but not to before the latest change of a key.
     assert_eq!(at(START + 2 * SECOND), Ok(()));
     assert_eq!(at(Duration::ZERO), Err(Rejected::NotYetValid));
+}
+
+#[test]
+fn a6_a_date_that_is_ahead_elsewhere_lets_no_key_work_before_its_start() {
+    let house = house();
+    let start = START + Duration::from_secs(86_400);
+    let early = NewKey::new(name("acme")).not_before(start);
+    let early = house.auth.issue(early).unwrap();
+    let mut ahead = house.issue().record;
+    ahead.id = name("AAAAAAAAAAAA");
+    ahead.created_at = start + Duration::from_secs(1);
+    house.store.append(&[Change::Put(Box::new(ahead))]).unwrap();
+    house.auth.refresh().unwrap();
+    let answer = || house.auth.verify(early.key.expose()).map(drop);
+    assert_eq!(answer(), Err(Rejected::NotYetValid));
+    let status = house.auth.get(early.key.id()).unwrap().status;
+    assert_eq!(status, KeyStatus::NotYetValid);
+    house.clock.advance(Duration::from_secs(86_400));
+    assert_eq!(answer(), Ok(()));
 }
 
 #[test]
@@ -393,6 +412,30 @@ fn a_full_house_forgets_what_has_ended_and_nothing_that_lives() {
     assert_eq!(small.len(), 3);
     small.issue(new()).unwrap();
     assert_eq!(small.len(), 2);
+}
+
+#[test]
+fn a_bound_that_was_lowered_holds_however_many_have_ended() {
+    let house = house_with(5_000);
+    for _ in 0..2_000 {
+        house.auth.revoke(house.issue().key.id()).unwrap();
+    }
+    let alive = [(); 9].map(|()| house.issue());
+    let build = || house.builder().max_keys(10).build();
+    let small = build().unwrap();
+    let issue = || small.issue(NewKey::new(name("acme")));
+    // Each call forgets a thousand.
+    issue().unwrap();
+    assert_eq!(small.len(), 1_010);
+    let answer = issue();
+    assert!(
+        matches!(answer, Err(AuthError::Full { max: 10 })),
+        "{answer:?}"
+    );
+    small.revoke(alive[0].key.id()).unwrap();
+    issue().unwrap();
+    assert!(issue().is_err());
+    build().unwrap();
 }
 
 #[test]

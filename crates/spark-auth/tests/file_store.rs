@@ -280,6 +280,19 @@ fn a11_what_is_no_key_store_is_refused_as_it_is() {
     FileStore::open(dir.path()).unwrap();
 }
 
+#[cfg(unix)]
+#[test]
+fn a_folder_in_the_place_of_the_file_keeps_its_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("keys.redb");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(FileStore::open(dir.path()).is_err());
+    let mode = fs::metadata(&folder).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+}
+
 #[test]
 fn a_crash_while_the_file_is_made_leaves_nothing_in_the_way() {
     let (dir, pepper) = house();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use common::{
@@ -14,10 +14,11 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
 use spark_auth::{
-    AuditEvent, AuthError, AuthLayer, Authenticator, BuildError, Environment, KeyStatus, KeyStore,
-    NewKey, Pepper, Rejected, UserKey,
+    AuditEvent, AuditSink, AuthError, AuthLayer, Authenticator, BuildError, Change, Changes,
+    Environment, Issued, KeyState, KeyStatus, KeyStore, Loaded, MemoryStore, NewKey, Pepper,
+    Rejected, StoreError, UserKey,
 };
-use spark_core::{ClientIp, Clock, Context};
+use spark_core::{ClientIp, Clock, Context, Name};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -185,6 +186,11 @@ fn an_environment_is_a_label_unless_one_is_chosen() {
         .issue(new().environment(Environment::Test))
         .unwrap_err();
     assert_eq!(error.field(), Some("environment"));
+    // Nor is such a key made by a rotation.
+    for overlap in [Duration::ZERO, SECOND] {
+        let error = live.rotate(test.key.id(), overlap).unwrap_err();
+        assert_eq!(error.field(), Some("environment"));
+    }
     let none = house.builder().environments(&[]).build();
     assert!(matches!(none, Err(BuildError::NoEnvironment)));
 }
@@ -372,6 +378,20 @@ fn a6_a_system_date_that_was_reset_revives_nothing() {
     assert_eq!(late.created_at, START + 2 * SECOND);
 }
 
+#[test]
+fn a6_of_the_latest_changes_a_resumption_is_one() {
+    let house = house();
+    let short = house.auth.issue(new().expires_at(START + SECOND)).unwrap();
+    let resting = house.issue();
+    house.auth.suspend(resting.key.id()).unwrap();
+    house.clock.advance(2 * SECOND);
+    house.auth.resume(resting.key.id()).unwrap();
+    house.clock.set_unix_time(START);
+    let restarted = house.builder().build().unwrap();
+    let answer = restarted.verify(short.key.expose());
+    assert_eq!(answer, Err(Rejected::Expired));
+}
+
 /// Status, headers and body of the answer to a caller at this address.
 async fn answer(layer: &AuthLayer, key: &UserKey, address: [u8; 4]) -> String {
     let context = Context::new(Clock::system().now()).with_client_ip(ClientIp::new(address.into()));
@@ -431,6 +451,113 @@ async fn callers_are_told_nothing_of_networks_environments_and_suspensions() {
             .await
             .starts_with("200")
     );
+}
+
+/// Issues a key for each that was revoked.
+#[derive(Clone, Debug, Default)]
+struct Replacing(Arc<OnceLock<Authenticator>>);
+
+impl AuditSink for Replacing {
+    fn event(&self, event: &AuditEvent) {
+        if let (AuditEvent::Revoked { saved: true, .. }, Some(auth)) = (event, self.0.get()) {
+            auth.issue(new()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_audit_sink_may_change_keys_whatever_it_is_told_by() {
+    let (store, sink) = (Gated::default(), Replacing::default());
+    let auth = Authenticator::builder()
+        .pepper(Pepper::generate().unwrap())
+        .store(store.clone())
+        .audit(sink.clone())
+        .build()
+        .unwrap();
+    sink.0.set(auth.clone()).unwrap();
+    let keys = [(); 2].map(|()| auth.issue(new()).unwrap().key);
+    auth.revoke(keys[0].id()).unwrap();
+    assert_eq!(auth.len(), 3);
+    store.fail(true);
+    auth.revoke(keys[1].id()).unwrap_err();
+    store.fail(false);
+    let (done, is_done) = mpsc::channel();
+    let flushing = auth.clone();
+    std::thread::spawn(move || done.send(flushing.flush().unwrap().stopped));
+    assert_eq!(is_done.recv_timeout(10 * SECOND), Ok(1));
+    assert_eq!(auth.len(), 4);
+}
+
+/// Refuses each version of one key.
+#[derive(Clone, Debug, Default)]
+struct Picky(MemoryStore, Arc<Mutex<Option<Name>>>);
+
+impl KeyStore for Picky {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        self.0.load()
+    }
+
+    fn append(&self, changes: &[Change]) -> Result<u64, StoreError> {
+        let refused = self.1.lock().unwrap().clone();
+        let is_refused = |change: &Change| match change {
+            Change::Put(record) => Some(&record.id) == refused.as_ref(),
+            _ => false,
+        };
+        match changes.iter().any(is_refused) {
+            true => Err(StoreError::Other("the row is locked".into())),
+            false => self.0.append(changes),
+        }
+    }
+
+    fn changes_since(&self, since: u64) -> Result<Changes, StoreError> {
+        self.0.changes_since(since)
+    }
+
+    fn touch(&self, uses: &[(Name, Duration)]) -> Result<(), StoreError> {
+        self.0.touch(uses)
+    }
+}
+
+#[test]
+fn a_key_that_the_store_refuses_keeps_nothing_else_from_being_written() {
+    let store = Picky::default();
+    let (old, fresh) = (Pepper::generate().unwrap(), Pepper::generate().unwrap());
+    let builder = || Authenticator::builder().store(store.clone());
+    let before = builder().pepper(old.clone()).build().unwrap();
+    let [refused, used, resting] = [(); 3].map(|()| before.issue(new()).unwrap());
+    // So many that some come after the one that is refused, in whatever order.
+    let gone = [(); 20].map(|()| before.issue(new()).unwrap());
+    let auth = (builder().pepper(fresh.clone()).previous_pepper(old))
+        .build()
+        .unwrap();
+    auth.verify(used.key.expose()).unwrap();
+    // All fail to be written at first, and one of them again.
+    let refuse = |issued: &Issued| *store.1.lock().unwrap() = Some(issued.record.id.clone());
+    refuse(&resting);
+    auth.suspend(resting.key.id()).unwrap_err();
+    for issued in gone.iter().chain([&refused]) {
+        refuse(issued);
+        auth.revoke(issued.key.id()).unwrap_err();
+    }
+    let answer = auth.flush();
+    assert!(matches!(
+        answer,
+        Err(AuthError::Store(StoreError::Other(_)))
+    ));
+    assert!(stored_use(&store, &used.key).is_some());
+    let stored = store.load().unwrap().records;
+    let stored = |key: &UserKey| stored.iter().find(|it| it.id.as_str() == key.id()).unwrap();
+    assert_eq!(stored(&used.key).pepper, fresh.id());
+    assert!(matches!(
+        stored(&resting.key).state,
+        KeyState::Suspended { .. }
+    ));
+    for issued in &gone {
+        let state = stored(&issued.key).state;
+        assert!(matches!(state, KeyState::Revoked { .. }));
+    }
+    *store.1.lock().unwrap() = None;
+    assert_eq!(auth.flush().unwrap().stopped, 1);
 }
 
 #[test]

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, Gated, House, auth_on, house, house_with, name};
+use common::{Gate, Gated, House, auth_on, house, house_with, name, soon};
 use spark_auth::{
     AuthError, Authenticator, Change, Changes, Issued, KeyInfo, KeyRecord, KeyStatus, KeyStore,
-    Loaded, MemoryStore, NewKey, Rejected, StoreError,
+    Loaded, MemoryStore, NewKey, Pepper, Rejected, StoreError,
 };
 use spark_core::Name;
 
@@ -109,10 +109,10 @@ fn of_two_that_change_a_key_one_is_told_but_whoever_stops_it_succeeds() {
 }
 
 #[test]
-fn a_key_that_another_process_forgot_is_forgotten_once_it_has_ended_here() {
+fn a_key_that_another_process_forgot_is_gone_here_too() {
     let house = house_with(2);
     let gone = house.issue();
-    house.issue();
+    let alive = house.issue();
     let other = house.builder().max_keys(2).build().unwrap();
     other.revoke(gone.record.id.as_str()).unwrap();
     let third = other.issue(new()).unwrap();
@@ -125,24 +125,327 @@ fn a_key_that_another_process_forgot_is_forgotten_once_it_has_ended_here() {
     );
     assert!(house.auth.verify(third.key.expose()).is_ok());
 
-    // The other's clock may be ahead: here the key lives on, and can still be revoked.
-    let early = house.builder().max_keys(10).build().unwrap();
-    let record = early.list().remove(0).id;
-    house
-        .store
-        .append(&[Change::Forget(record.clone())])
-        .unwrap();
-    early.refresh().unwrap();
-    assert_eq!(
-        early.get(record.as_str()).unwrap().status,
-        KeyStatus::Active
-    );
-    early.revoke(record.as_str()).unwrap();
-    let restarted = house.builder().build().unwrap();
-    assert_eq!(
-        restarted.get(record.as_str()).unwrap().status,
-        KeyStatus::Revoked
-    );
+    // A clock that is ahead elsewhere ends a key early: nobody can tell that from a revocation.
+    let forget = [Change::Forget(alive.record.id)];
+    house.store.append(&forget).unwrap();
+    house.auth.refresh().unwrap();
+    let answer = house.auth.verify(alive.key.expose());
+    assert_eq!(answer, Err(Rejected::UnknownKey));
+    let answer = house.auth.revoke(alive.key.id());
+    assert!(matches!(answer, Err(AuthError::NotFound)), "{answer:?}");
+}
+
+#[test]
+fn a5_a_key_that_was_revoked_and_forgotten_elsewhere_is_gone_after_a_read_of_the_whole() {
+    let house = house_with(3);
+    let leaked = house.issue();
+    let other = house.builder().max_keys(3).build().unwrap();
+    let id = leaked.record.id.as_str();
+    let spare = other.issue(new()).unwrap();
+    house.auth.refresh().unwrap();
+    other.revoke(id).unwrap();
+    other.issue(new()).unwrap();
+    other.issue(new()).unwrap();
+    assert!(other.get(id).is_none());
+    // More changes than the store remembers.
+    for _ in 0..501 {
+        other.suspend(spare.record.id.as_str()).unwrap();
+        other.resume(spare.record.id.as_str()).unwrap();
+    }
+    assert_eq!(house.store.changes_since(2).unwrap(), Changes::Unknown);
+    house.auth.refresh().unwrap();
+    let answer = house.auth.verify(leaked.key.expose());
+    assert_eq!(answer, Err(Rejected::UnknownKey));
+}
+
+/// A store that remembers no changes, as it may.
+#[derive(Clone, Debug, Default)]
+struct NoHistory(MemoryStore);
+
+impl KeyStore for NoHistory {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        self.0.load()
+    }
+
+    fn append(&self, changes: &[Change]) -> Result<u64, StoreError> {
+        self.0.append(changes)
+    }
+
+    fn changes_since(&self, since: u64) -> Result<Changes, StoreError> {
+        match self.0.changes_since(since)? {
+            known @ Changes::Known { sequence, .. } if sequence == since => Ok(known),
+            _ => Ok(Changes::Unknown),
+        }
+    }
+
+    fn touch(&self, uses: &[(Name, Duration)]) -> Result<(), StoreError> {
+        self.0.touch(uses)
+    }
+}
+
+#[test]
+fn a5_a_key_that_was_rotated_away_in_a_full_store_without_a_history_is_gone() {
+    let store = NoHistory::default();
+    let pepper = Pepper::generate().unwrap();
+    let build = || {
+        let builder = Authenticator::builder().pepper(pepper.clone());
+        builder.store(store.clone()).max_keys(1).build().unwrap()
+    };
+    let here = build();
+    let leaked = here.issue(new()).unwrap();
+    let there = build();
+    let fresh = there.rotate(leaked.key.id(), Duration::ZERO).unwrap();
+    assert_eq!(here.refresh().unwrap(), 2);
+    let answer = here.verify(leaked.key.expose());
+    assert_eq!(answer, Err(Rejected::UnknownKey));
+    assert!(here.verify(fresh.key.expose()).is_ok());
+}
+
+#[test]
+fn a5_no_use_of_a_forgotten_key_brings_it_back_into_the_store() {
+    for refreshes in [true, false] {
+        let store = NoHistory::default();
+        let [old, current] = [(); 2].map(|()| Pepper::generate().unwrap());
+        let builder = |pepper: &Pepper| {
+            let builder = Authenticator::builder().pepper(pepper.clone());
+            builder.store(store.clone()).max_keys(2)
+        };
+        let leaked = builder(&old).build().unwrap().issue(new()).unwrap();
+        let build = || {
+            let builder = builder(&current).previous_pepper(old.clone());
+            builder.build().unwrap()
+        };
+        let (here, there) = (build(), build());
+        there.revoke(leaked.key.id()).unwrap();
+        there.issue(new()).unwrap();
+        let spare = there.issue(new()).unwrap();
+        there.revoke(spare.key.id()).unwrap();
+        assert!(there.get(leaked.key.id()).is_none());
+        if refreshes {
+            here.refresh().unwrap();
+        }
+        // It is under the previous pepper, so that a use of it asks for another version.
+        assert_eq!(here.verify(leaked.key.expose()).is_err(), refreshes);
+        assert_eq!(here.flush().unwrap().renewed, 0);
+        there.refresh().unwrap();
+        for auth in [&here, &there] {
+            let answer = auth.verify(leaked.key.expose());
+            assert_eq!(answer, Err(Rejected::UnknownKey));
+        }
+    }
+}
+
+#[test]
+fn a_suspension_counts_though_the_key_was_suspended_here_and_resumed_elsewhere() {
+    let (house, other, known) = two();
+    let id = known.key.id();
+    house.auth.suspend(id).unwrap();
+    other.refresh().unwrap();
+    other.resume(id).unwrap();
+    // Here that is not known yet.
+    let info = house.auth.suspend(id).unwrap();
+    assert_eq!(info.status, KeyStatus::Suspended);
+    house.auth.refresh().unwrap();
+    other.refresh().unwrap();
+    for auth in [&house.auth, &other] {
+        let answer = auth.verify(known.key.expose());
+        assert_eq!(answer, Err(Rejected::Suspended));
+    }
+    // And one that nobody has lifted is not written again.
+    let sequence = house.store.load().unwrap().sequence;
+    house.auth.suspend(id).unwrap();
+    assert_eq!(house.store.load().unwrap().sequence, sequence);
+}
+
+/// A store in whose place another can be put, as by a failover or a restored backup.
+#[derive(Clone, Debug, Default)]
+struct Replaceable(Arc<Mutex<MemoryStore>>);
+
+impl Replaceable {
+    fn get(&self) -> MemoryStore {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// A copy of what it holds now, with as many sets of changes behind it.
+    fn copy(&self) -> MemoryStore {
+        let (loaded, copy) = (self.get().load().unwrap(), MemoryStore::new());
+        for mut record in loaded.records {
+            let last = record.revision;
+            for revision in 1..=last {
+                record.revision = revision;
+                (copy.append(&[Change::Put(Box::new(record.clone()))])).unwrap();
+            }
+        }
+        while copy.load().unwrap().sequence < loaded.sequence {
+            copy.append(&[]).unwrap();
+        }
+        copy
+    }
+
+    fn replace(&self, store: MemoryStore) {
+        *self.0.lock().unwrap() = store;
+    }
+}
+
+impl KeyStore for Replaceable {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        self.get().load()
+    }
+
+    fn append(&self, changes: &[Change]) -> Result<u64, StoreError> {
+        self.get().append(changes)
+    }
+
+    fn changes_since(&self, since: u64) -> Result<Changes, StoreError> {
+        self.get().changes_since(since)
+    }
+
+    fn touch(&self, uses: &[(Name, Duration)]) -> Result<(), StoreError> {
+        self.get().touch(uses)
+    }
+}
+
+/// Two processes on a store that can be replaced.
+fn two_on_a_replaceable() -> (Replaceable, Authenticator, impl Fn() -> Authenticator) {
+    let (store, pepper) = (Replaceable::default(), Pepper::generate().unwrap());
+    let build = {
+        let store = store.clone();
+        move || {
+            let builder = Authenticator::builder().pepper(pepper.clone());
+            builder.store(store.clone()).build().unwrap()
+        }
+    };
+    (store, build(), build)
+}
+
+#[test]
+fn a_key_that_is_issued_into_a_store_which_fell_back_works() {
+    for refreshes in [true, false] {
+        let (store, auth, _) = two_on_a_replaceable();
+        let lost = [(); 5].map(|()| auth.issue(new()).unwrap());
+        store.replace(MemoryStore::new());
+        if refreshes {
+            assert_eq!(auth.refresh().unwrap(), 5);
+        }
+        let issued = auth.issue(new()).unwrap();
+        auth.refresh().unwrap();
+        assert!(auth.verify(issued.key.expose()).is_ok());
+        for key in lost.map(|issued| issued.key) {
+            assert_eq!(auth.verify(key.expose()), Err(Rejected::UnknownKey));
+        }
+        assert_eq!(auth.refresh().unwrap(), 0);
+    }
+}
+
+#[test]
+fn a5_what_others_revoke_after_the_store_fell_back_is_revoked_here() {
+    let (store, here, build) = two_on_a_replaceable();
+    let leaked = here.issue(new()).unwrap();
+    let early = store.copy();
+    for _ in 0..9 {
+        here.issue(new()).unwrap();
+    }
+    store.replace(early);
+    let there = build();
+    there.revoke(leaked.key.id()).unwrap();
+    here.refresh().unwrap();
+    assert_eq!(here.verify(leaked.key.expose()), Err(Rejected::Revoked));
+    for _ in 0..20 {
+        there.issue(new()).unwrap();
+    }
+    here.refresh().unwrap();
+    assert_eq!(here.verify(leaked.key.expose()), Err(Rejected::Revoked));
+    assert_eq!(keys(&here), keys(&there));
+}
+
+#[test]
+fn a5_a_store_that_fell_back_is_noticed_by_a_write_alone() {
+    let (store, here, build) = two_on_a_replaceable();
+    let leaked = here.issue(new()).unwrap();
+    let early = store.copy();
+    for _ in 0..3 {
+        here.issue(new()).unwrap();
+    }
+    store.replace(early);
+    let there = build();
+    there.revoke(leaked.key.id()).unwrap();
+    let issued = here.issue(new()).unwrap();
+    assert_eq!(here.verify(leaked.key.expose()), Err(Rejected::Revoked));
+    assert!(here.verify(issued.key.expose()).is_ok());
+    // By the next read its numbers are ahead again.
+    for _ in 0..9 {
+        there.issue(new()).unwrap();
+    }
+    here.refresh().unwrap();
+    there.refresh().unwrap();
+    assert_eq!(keys(&here), keys(&there));
+}
+
+#[test]
+fn a5_what_was_stopped_before_the_store_fell_back_stays_so_and_is_written_again() {
+    let (store, here, build) = two_on_a_replaceable();
+    let [revoked, suspended] = [(); 2].map(|()| here.issue(new()).unwrap());
+    let early = store.copy();
+    let lost = here.issue(new()).unwrap();
+    for issued in [&revoked, &lost] {
+        here.revoke(issued.key.id()).unwrap();
+    }
+    here.suspend(suspended.key.id()).unwrap();
+    let late = store.copy();
+    let expected = [
+        (&revoked, Rejected::Revoked),
+        (&suspended, Rejected::Suspended),
+        (&lost, Rejected::Revoked),
+    ];
+    let stand = |auth: &Authenticator| {
+        for (issued, expected) in expected {
+            let answer = auth.verify(issued.key.expose());
+            assert_eq!(answer, Err(expected));
+        }
+    };
+    store.replace(early);
+    for _ in 0..2 {
+        here.refresh().unwrap();
+        stand(&here);
+    }
+    // Nothing is built upon a key that the store has lost.
+    let answer = here.resume(lost.key.id());
+    assert!(matches!(answer, Err(AuthError::NotFound)), "{answer:?}");
+    assert_eq!(here.flush().unwrap().stopped, 3);
+    stand(&build());
+    here.resume(suspended.key.id()).unwrap();
+    assert!(here.verify(suspended.key.expose()).is_ok());
+    here.suspend(suspended.key.id()).unwrap();
+
+    // And back again to the one that was ahead.
+    store.replace(late);
+    here.refresh().unwrap();
+    stand(&here);
+    stand(&build());
+}
+
+#[test]
+fn a5_a_key_is_revoked_in_a_store_that_fell_back_and_went_on_unnoticed() {
+    let (store, here, build) = two_on_a_replaceable();
+    let leaked = here.issue(new()).unwrap();
+    let early = store.copy();
+    for _ in 0..2 {
+        here.suspend(leaked.key.id()).unwrap();
+        here.resume(leaked.key.id()).unwrap();
+    }
+    store.replace(early);
+    let there = build();
+    for _ in 0..9 {
+        there.issue(new()).unwrap();
+    }
+    // Its numbers are ahead by now, but the key has a version that cannot be.
+    here.revoke(leaked.key.id()).unwrap();
+    there.refresh().unwrap();
+    for auth in [&here, &there] {
+        let answer = auth.verify(leaked.key.expose());
+        assert_eq!(answer, Err(Rejected::Revoked));
+    }
+    assert_eq!(keys(&here), keys(&there));
 }
 
 #[test]
@@ -275,10 +578,9 @@ fn a5_a_read_that_was_on_its_way_during_a_revocation_undoes_nothing() {
             } else {
                 // The revocation has to read too, but the key is refused while it waits.
                 let revoke = scope.spawn(|| auth.revoke(issued.record.id.as_str()).unwrap());
-                while auth.verify(issued.key.expose()).is_ok() {
-                    thread::yield_now();
-                }
+                let is_refused = soon(|| auth.verify(issued.key.expose()).is_err());
                 store.open(Gate::AfterRead);
+                assert!(is_refused);
                 revoke.join().unwrap();
             }
             refresh.join().unwrap();
@@ -380,16 +682,14 @@ fn a14_a_store_that_hangs_keeps_no_key_alive() {
         });
         scope.spawn(|| auth.suspend(resting.record.id.as_str()).unwrap());
         // Each is refused while the disk still hangs.
-        while auth.verify(leaked.key.expose()) != Err(Rejected::Revoked)
-            || auth.verify(resting.key.expose()) != Err(Rejected::Suspended)
-        {
-            thread::yield_now();
-        }
-        assert!(
-            !returned.load(Ordering::SeqCst),
-            "it returns once it is stored"
-        );
+        let are_refused = soon(|| {
+            auth.verify(leaked.key.expose()) == Err(Rejected::Revoked)
+                && auth.verify(resting.key.expose()) == Err(Rejected::Suspended)
+        });
+        let has_returned = returned.load(Ordering::SeqCst);
         store.open(Gate::BeforeAppend);
+        assert!(are_refused);
+        assert!(!has_returned, "it returns once it is stored");
     });
     let stored = store.load().unwrap().records;
     let revisions = [&leaked, &resting].map(|issued| {
@@ -421,9 +721,12 @@ fn a_change_that_is_on_its_way_does_not_write_over_a_revocation() {
                 scope.spawn(|| call(&auth, id));
                 store.wait_for_a_caller(gate);
                 let revoke = scope.spawn(|| auth.revoke(id).unwrap());
-                while auth.verify(issued.key.expose()) != Err(Rejected::Revoked) {
-                    thread::yield_now();
+                let is_refused =
+                    soon(|| auth.verify(issued.key.expose()) == Err(Rejected::Revoked));
+                if !is_refused {
+                    store.open(gate);
                 }
+                assert!(is_refused);
                 let (auth, issued) = (&auth, &issued);
                 let watch = scope.spawn(move || {
                     while !revoke.is_finished() {

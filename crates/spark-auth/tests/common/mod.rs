@@ -70,6 +70,17 @@ pub fn house_with(max_keys: usize) -> House {
     }
 }
 
+/// Whether this becomes true within some ten seconds.
+pub fn soon(is_so: impl Fn() -> bool) -> bool {
+    (0..10_000).any(|_| {
+        let is_so = is_so();
+        if !is_so {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        is_so
+    })
+}
+
 /// An authenticator on this store.
 pub fn auth_on(store: impl KeyStore + 'static) -> Authenticator {
     Authenticator::builder()
@@ -151,11 +162,19 @@ impl Gated {
         self.0.gates.lock().unwrap().for_some.insert(gate);
     }
 
-    /// Returns once somebody stands at the gate.
+    /// Returns once somebody stands at the gate; opens it and panics where nobody comes.
     pub fn wait_for_a_caller(&self, gate: Gate) {
         let gates = self.0.gates.lock().unwrap();
         let is_alone = |gates: &mut Gates| gates.waiting.get(&gate).is_none_or(|count| *count == 0);
-        drop(self.0.moved.wait_while(gates, is_alone).unwrap());
+        let deadline = Duration::from_secs(10);
+        let (gates, waited) = (self.0.moved)
+            .wait_timeout_while(gates, deadline, is_alone)
+            .unwrap();
+        drop(gates);
+        if waited.timed_out() {
+            self.open(gate);
+            panic!("nobody comes to {gate:?}");
+        }
     }
 
     fn pass(&self, gate: Gate) {
