@@ -99,7 +99,7 @@ impl Authenticator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn page(&self, after: Option<PageMark>, most: usize) -> KeyPage {
-        let now = self.now();
+        let moment = self.moment();
         // The smallest ones, with the largest of them on top: one more than asked for tells whether
         // there is another page.
         let mut found: BinaryHeap<PageMark> = BinaryHeap::new();
@@ -129,7 +129,7 @@ impl Authenticator {
         let entry = |mark: &PageMark| self.memory().get(KeyId::new(&mark.id));
         let entries = found.iter().filter_map(entry);
         KeyPage {
-            keys: entries.map(|entry| entry.info(now)).collect(),
+            keys: entries.map(|entry| entry.info(moment)).collect(),
             next: next.filter(|_| !is_last),
         }
     }
