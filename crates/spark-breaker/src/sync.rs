@@ -22,25 +22,6 @@ pub(crate) fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks if nobody else does.
-#[cfg(not(spark_loom))]
-pub(crate) fn try_hold<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    use std::sync::TryLockError::{Poisoned, WouldBlock};
-    match mutex.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(Poisoned(error)) => Some(error.into_inner()),
-        Err(WouldBlock) => None,
-    }
-}
-
-/// Always, after waiting: loom 0.7 lets a thread that is about to try wait like one that locks, and
-/// reports a deadlock that is none.
-#[cfg(spark_loom)]
-#[expect(clippy::unnecessary_wraps, reason = "as above")]
-pub(crate) fn try_hold<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    Some(hold(mutex))
-}
-
 /// On cache lines of its own, so that what is written at each call does not slow what is only read.
 #[derive(Debug, Default)]
 #[repr(align(64))]

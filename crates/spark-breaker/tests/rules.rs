@@ -312,6 +312,45 @@ fn a_hundred_thousand_calls_are_remembered_exactly() {
     assert_eq!(snapshot.totals.successes, 225_000);
 }
 
+/// Fewer calls come than an episode of probes lasts: what was good stays good.
+#[test]
+fn good_calls_close_it_however_rarely_they_come() {
+    let (breaker, clock) = breaker(config().probes(3));
+    fail(&breaker, 10);
+    for good in 0..3 {
+        clock.advance(secs(31));
+        assert_ne!(state(&breaker), State::Closed, "after {good}");
+        succeed(&breaker, 1);
+    }
+    assert_eq!(state(&breaker), State::Closed);
+}
+
+/// Neither snapshots nor anything else that is done one at a time makes a due probe wait for the next
+/// second.
+#[test]
+fn somebody_who_looks_on_does_not_take_the_probe_away() {
+    let (breaker, clock) = breaker(config().probes(1));
+    let ends = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+                breaker.snapshot();
+            }
+        });
+        for _ in 0..500 {
+            breaker.throttle(secs(1));
+            std::thread::yield_now();
+            clock.advance(secs(1));
+            let probe = breaker.try_acquire().map(Permit::success);
+            if probe.is_err() {
+                ends.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            assert_eq!(probe, Ok(()));
+        }
+        ends.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
 #[test]
 fn a_call_that_blocks_counts_as_one_that_does_not() {
     let (breaker, _clock) = breaker(config().consecutive(1));

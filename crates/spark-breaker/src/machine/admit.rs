@@ -7,7 +7,6 @@ use spark_core::Instant;
 
 use super::{Call, Machine};
 use crate::live::UNREAD;
-use crate::sync::try_hold;
 use crate::word::{Stand, Word};
 use crate::{Mode, Reason, RejectReason, Rejected, State};
 
@@ -130,12 +129,12 @@ impl Machine {
             let why = RejectReason::KeptForBackground;
             return Some(Err(self.reject(State::Open, why, wait)));
         }
-        self.begin_probing(State::Open)
+        self.begin_probing()
     }
 
     fn admit_probe(&self, word: Word, now: Instant) -> Option<Result<Call, Rejected>> {
         if now.as_nanos() >= self.probes_until.load(Acquire) {
-            return self.begin_probing(State::HalfOpen);
+            return self.begin_probing();
         }
         let probes = self.live.probes();
         let same = |found: Word| found.generation() == word.generation();
@@ -151,11 +150,8 @@ impl Machine {
 
     /// The open time, or the time of an episode of probes, is over: the caller is the first probe
     /// of the next one. `None` when it turns out to stand elsewhere.
-    fn begin_probing(&self, seen: State) -> Option<Result<Call, Rejected>> {
-        let Some(control) = try_hold(&self.control) else {
-            return Some(Err(self.busy(seen)));
-        };
-        self.step_with(control, |step| {
+    fn begin_probing(&self) -> Option<Result<Call, Rejected>> {
+        let begun = self.step(|step| {
             let word = step.word();
             let now = step.now.as_nanos();
             let over = |until: u64| now >= until;
@@ -164,13 +160,18 @@ impl Machine {
                     Reason::OpenTimeOver
                 }
                 (Mode::Auto, Stand::HalfOpen) if over(self.probes_until.load(Acquire)) => {
+                    // Nothing is lost where nothing is out: few calls come, and those were good.
+                    if word.out() == 0 {
+                        step.give_probes_more_time();
+                        return None;
+                    }
                     Reason::ProbesLost
                 }
                 _ => return None,
             };
-            let word = step.half_open(reason);
-            Some(Ok(self.start(word, now, true)))
-        })
+            Some((step.half_open(reason), now))
+        });
+        begun.map(|(word, now)| Ok(self.start(word, now, true)))
     }
 
     fn busy(&self, state: State) -> Rejected {

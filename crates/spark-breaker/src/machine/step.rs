@@ -98,7 +98,9 @@ impl Step<'_> {
     /// Opens if too many calls of that word's generation wait for too long.
     pub(super) fn open_if_too_many_wait(&mut self, seen: Word) {
         let calls = self.machine.waiting.overdue(self.now.as_nanos());
-        if self.word() == seen && calls >= self.machine.waiting.limit() {
+        // The rule may have been switched off since the caller looked.
+        let limit = self.machine.waiting.limit();
+        if self.word() == seen && limit != 0 && calls >= limit {
             self.open_or_note(Reason::InFlightSlow { calls });
         }
     }
@@ -154,10 +156,15 @@ impl Step<'_> {
 
     /// The caller is the first probe.
     pub(super) fn half_open(&mut self, reason: Reason) -> Word {
-        let deadline = self.now.saturating_add(self.control.config.probe_timeout);
-        self.machine.probes_until.swap(deadline.as_nanos(), AcqRel);
+        self.give_probes_more_time();
         let mode = self.word().mode();
         self.enter(mode, Stand::HalfOpen, false, reason, true)
+    }
+
+    /// Those of this episode, or of the next one.
+    pub(super) fn give_probes_more_time(&mut self) {
+        let deadline = self.now.saturating_add(self.control.config.probe_timeout);
+        self.machine.probes_until.swap(deadline.as_nanos(), AcqRel);
     }
 
     pub(super) fn close(&mut self, mode: Mode, reason: Reason) {

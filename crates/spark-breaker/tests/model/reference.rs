@@ -117,6 +117,12 @@ impl Model {
                 self.half_open();
             }
             Where::HalfOpen { deadline, .. } if self.now < deadline => {}
+            // Those who came back were good, so that it goes on.
+            Where::HalfOpen {
+                held: 0,
+                ref mut deadline,
+                ..
+            } => *deadline = self.now + PROBE_TIMEOUT_MS,
             Where::HalfOpen { .. } => self.half_open(),
         }
         let Rules { probes, needed, .. } = self.rules;
