@@ -7,7 +7,7 @@ use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use spark_core::{Clock, End, Refusal};
 
-use crate::{FailKind, Outcome, retry_after};
+use crate::{FailKind, IgnoreKind, Outcome, Phase, retry_after};
 
 /// Decides what an answer, or the lack of one, says about the callee.
 ///
@@ -143,13 +143,13 @@ impl<'a> Head<'a> {
 ///
 /// # Example
 /// ```
-/// use spark_breaker::{Classify, Head, HttpClassify, Outcome, Verdict};
+/// use spark_breaker::{Classify, Head, HttpClassify, IgnoreKind, Outcome, Verdict};
 /// let (parts, ()) = http::Response::builder().status(404).body(()).unwrap().into_parts();
 /// let verdict = Classify::<std::io::Error>::response(
 ///     &HttpClassify,
 ///     &Head::new(&parts, &spark_core::Clock::system()),
 /// );
-/// assert_eq!(verdict, Verdict::Now(Outcome::Ignored));
+/// assert_eq!(verdict, Verdict::Now(Outcome::Ignored(IgnoreKind::Client)));
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HttpClassify;
@@ -168,7 +168,7 @@ impl<E> Classify<E> for HttpClassify {
                 let failure = Outcome::failure(FailKind::Status(status));
                 Verdict::Now(failure.with_retry_after(head.retry_after()))
             }
-            400..=499 => Verdict::Now(Outcome::Ignored),
+            400..=499 => Verdict::Now(Outcome::Ignored(IgnoreKind::Client)),
             _ => Verdict::AtTheEnd(ToTheEnd),
         }
     }
@@ -183,14 +183,14 @@ impl<E> Classify<E> for HttpClassify {
 ///
 /// # Example
 /// ```
-/// use spark_breaker::{Classify, FailKind, Head, LlmClassify, Outcome, Verdict};
+/// use spark_breaker::{Classify, FailKind, Head, IgnoreKind, LlmClassify, Outcome, Verdict};
 /// let (parts, ()) = http::Response::builder().status(401).body(()).unwrap().into_parts();
 /// let clock = spark_core::Clock::system();
 /// let of = |classify: LlmClassify| {
 ///     Classify::<std::io::Error>::response(&classify, &Head::new(&parts, &clock))
 /// };
 /// assert_eq!(of(LlmClassify::new()), Verdict::Now(Outcome::failure(FailKind::Auth)));
-/// assert_eq!(of(LlmClassify::callers_key()), Verdict::Now(Outcome::Ignored));
+/// assert_eq!(of(LlmClassify::callers_key()), Verdict::Now(Outcome::Ignored(IgnoreKind::Client)));
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LlmClassify {
@@ -231,8 +231,8 @@ impl<E> Classify<E> for LlmClassify {
 fn own_refusal(head: &Head<'_>) -> Option<Outcome> {
     let refusal = head.refusal()?;
     Some(match refusal.by {
-        "timeout" => Outcome::failure(FailKind::Timeout),
-        _ => Outcome::Ignored,
+        "timeout" => Outcome::failure(FailKind::Timeout(Phase::FirstByte)),
+        _ => Outcome::Ignored(IgnoreKind::Local),
     })
 }
 
@@ -259,7 +259,8 @@ mod tests {
             assert_eq!(of(status(pending)), Verdict::AtTheEnd(ToTheEnd));
         }
         for ignored in [400, 404, 405, 409, 413, 415, 422, 451] {
-            assert_eq!(of(status(ignored)), Verdict::Now(Outcome::Ignored));
+            let ignored = of(status(ignored));
+            assert_eq!(ignored, Verdict::Now(Outcome::Ignored(IgnoreKind::Client)));
         }
         for auth in [401, 402, 403] {
             let failure = Outcome::failure(FailKind::Auth);
@@ -269,7 +270,7 @@ mod tests {
             let failure = Outcome::failure(FailKind::Status(failed));
             assert_eq!(of(status(failed)), Verdict::Now(failure));
         }
-        let throttled = Outcome::Throttled { retry_after: None };
+        let throttled = Outcome::throttled();
         assert_eq!(of(status(429)), Verdict::Now(throttled));
     }
 
@@ -282,12 +283,10 @@ mod tests {
                 .headers_mut()
                 .insert(RETRY_AFTER, HeaderValue::from_static("9"));
             let expected = match code {
-                429 => Outcome::Throttled { retry_after },
-                _ => Outcome::Failure {
-                    kind: FailKind::Status(code),
-                    retry_after,
-                },
-            };
+                429 => Outcome::throttled(),
+                _ => Outcome::failure(FailKind::Status(code)),
+            }
+            .with_retry_after(retry_after);
             assert_eq!(of(response), Verdict::Now(expected));
         }
     }
@@ -304,9 +303,10 @@ mod tests {
             (429, "ratelimit"),
             (401, "auth"),
         ] {
-            assert_eq!(of(refusal(status, by)), Verdict::Now(Outcome::Ignored));
+            let ignored = Outcome::Ignored(IgnoreKind::Local);
+            assert_eq!(of(refusal(status, by)), Verdict::Now(ignored));
         }
-        let timeout = Outcome::failure(FailKind::Timeout);
+        let timeout = Outcome::failure(FailKind::Timeout(Phase::FirstByte));
         assert_eq!(of(refusal(504, "timeout")), Verdict::Now(timeout));
     }
 }

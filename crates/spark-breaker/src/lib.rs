@@ -43,7 +43,7 @@ pub use failover::{Answered, Failover, Hop};
 pub use failover_future::{FailoverBody, FailoverFuture};
 pub use future::BreakerFuture;
 pub use layer::BreakerLayer;
-pub use outcome::{FailKind, Mode, Outcome, Reason, State};
+pub use outcome::{FailKind, IgnoreKind, Mode, Outcome, Reason, Scope, State};
 pub use permit::Permit;
 pub use registry::{OVERFLOW, Registry};
 pub use retry::{RetryBudget, RetryFuture, RetryLayer, RetryService};

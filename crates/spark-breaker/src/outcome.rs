@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::Phase;
+
 /// How a call ended, in the words that the breaker counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -14,6 +16,8 @@ pub enum Outcome {
     Failure {
         /// In which way.
         kind: FailKind,
+        /// What of the callee it says something about.
+        scope: Scope,
         /// How long the callee asks to be left alone, when it said so. It lengthens the open time
         /// if the breaker opens; it never shortens it.
         retry_after: Option<Duration>,
@@ -23,15 +27,42 @@ pub enum Outcome {
     /// [`Outcome::throttled`].
     #[non_exhaustive]
     Throttled {
+        /// What of the callee it says something about.
+        scope: Scope,
         /// How long the callee asks to be left alone.
         retry_after: Option<Duration>,
+        /// Waiting does not help, as when the credit is used up. Made by [`Outcome::exhausted`].
+        terminal: bool,
     },
-    /// It says nothing about the callee: the caller's mistake, or a refusal of our own.
-    Ignored,
+    /// It says nothing bad about the callee.
+    Ignored(IgnoreKind),
+}
+
+/// What of a callee an outcome says something about, from the narrowest. A breaker alone counts all
+/// of them; where there is a breaker for each, only the one that is meant is blamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The key that the call was made with.
+    Credential,
+    /// The model that was asked for.
+    Model,
+    /// All of it.
+    Provider,
+}
+
+/// Why a call says nothing bad about the callee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IgnoreKind {
+    /// The callee answered that the caller's request was wrong: it works.
+    Client,
+    /// Refused by a layer of our own: the callee was not asked.
+    Local,
 }
 
 impl Outcome {
-    /// A failure without a `Retry-After`.
+    /// A failure without a `Retry-After`, blamed on what this kind usually tells of
+    /// ([`FailKind::scope`]).
     ///
     /// # Example
     /// ```
@@ -42,11 +73,12 @@ impl Outcome {
     pub const fn failure(kind: FailKind) -> Self {
         Self::Failure {
             kind,
+            scope: kind.scope(),
             retry_after: None,
         }
     }
 
-    /// Throttled, without a `Retry-After`.
+    /// Throttled, without a `Retry-After`: a matter of the credential.
     ///
     /// # Example
     /// ```
@@ -56,7 +88,27 @@ impl Outcome {
     /// assert_ne!(outcome, Outcome::throttled());
     /// ```
     pub const fn throttled() -> Self {
-        Self::Throttled { retry_after: None }
+        Self::Throttled {
+            scope: Scope::Credential,
+            retry_after: None,
+            terminal: false,
+        }
+    }
+
+    /// Throttled, and asking again does not help, as when the credit is used up: the breaker opens
+    /// until the time that the callee gave, or until an operator acts, and does not probe before.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::Outcome;
+    /// assert!(matches!(Outcome::exhausted(), Outcome::Throttled { terminal: true, .. }));
+    /// ```
+    pub const fn exhausted() -> Self {
+        Self::Throttled {
+            scope: Scope::Credential,
+            retry_after: None,
+            terminal: true,
+        }
     }
 
     /// With what the callee says about when to come back. A success or an ignored call stays as it
@@ -71,8 +123,24 @@ impl Outcome {
     /// ```
     #[must_use]
     pub fn with_retry_after(mut self, after: impl Into<Option<Duration>>) -> Self {
-        if let Self::Failure { retry_after, .. } | Self::Throttled { retry_after } = &mut self {
+        if let Self::Failure { retry_after, .. } | Self::Throttled { retry_after, .. } = &mut self {
             *retry_after = after.into();
+        }
+        self
+    }
+
+    /// Blamed on something else. A success or an ignored call stays as it is.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::{FailKind, Outcome, Scope};
+    /// let outcome = Outcome::failure(FailKind::Status(503)).with_scope(Scope::Provider);
+    /// assert!(matches!(outcome, Outcome::Failure { scope: Scope::Provider, .. }));
+    /// ```
+    #[must_use]
+    pub const fn with_scope(mut self, of: Scope) -> Self {
+        if let Self::Failure { scope, .. } | Self::Throttled { scope, .. } = &mut self {
+            *scope = of;
         }
         self
     }
@@ -88,10 +156,12 @@ pub enum FailKind {
     Auth,
     /// No connection, or a broken one: the client returned an error.
     Transport,
-    /// It took too long.
-    Timeout,
-    /// The answer broke off or failed after its head had come.
+    /// This phase of it took too long.
+    Timeout(Phase),
+    /// The answer failed after its head had come.
     Body,
+    /// The answer ended before it was whole.
+    Truncated,
     /// The call panicked.
     Panic,
     /// The caller gave up on it after having waited for long.
@@ -102,14 +172,38 @@ pub enum FailKind {
     Other,
 }
 
+impl FailKind {
+    /// What of the callee a failure of this kind usually says something about: a refused credential
+    /// about the credential; a status, a broken, truncated or slow answer about the model; all else,
+    /// as no connection or no answer in time, about the provider.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::{FailKind, Scope};
+    /// assert_eq!(FailKind::Auth.scope(), Scope::Credential);
+    /// assert_eq!(FailKind::Status(500).scope(), Scope::Model);
+    /// assert_eq!(FailKind::Transport.scope(), Scope::Provider);
+    /// ```
+    pub const fn scope(self) -> Scope {
+        match self {
+            Self::Auth => Scope::Credential,
+            Self::Status(_) | Self::Body | Self::Truncated | Self::Abandoned | Self::Slow => {
+                Scope::Model
+            }
+            Self::Timeout(_) | Self::Transport | Self::Panic | Self::Other => Scope::Provider,
+        }
+    }
+}
+
 impl fmt::Display for FailKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Auth => f.write_str("our credential was refused"),
             Self::Transport => f.write_str("transport error"),
-            Self::Timeout => f.write_str("timeout"),
+            Self::Timeout(phase) => write!(f, "timeout ({phase})"),
             Self::Body => f.write_str("broken response body"),
+            Self::Truncated => f.write_str("the response ended too early"),
             Self::Panic => f.write_str("panic"),
             Self::Abandoned => f.write_str("given up after a long wait"),
             Self::Slow => f.write_str("too slow"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use spark_core::Clock;
 
 use crate::machine::{Call, Ending, Machine};
-use crate::{CallError, FailKind, Outcome, Rejected};
+use crate::{CallError, FailKind, IgnoreKind, Outcome, Rejected};
 
 /// The right to make one call.
 ///
@@ -58,9 +58,9 @@ impl Permit {
     ///
     /// # Example
     /// ```
-    /// # use spark_breaker::{Breaker, Config, FailKind};
+    /// # use spark_breaker::{Breaker, Config, FailKind, Phase};
     /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
-    /// breaker.try_acquire().unwrap().failure(FailKind::Timeout);
+    /// breaker.try_acquire().unwrap().failure(FailKind::Timeout(Phase::Total));
     /// assert_eq!(breaker.snapshot().failures, 1);
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
@@ -79,7 +79,7 @@ impl Permit {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn ignore(self) {
-        self.record(Outcome::Ignored);
+        self.record(Outcome::Ignored(IgnoreKind::Client));
     }
 
     /// The callee asks for fewer calls. With a time, the breaker opens for it.
@@ -94,7 +94,7 @@ impl Permit {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn throttled(self, retry_after: Option<Duration>) {
-        self.record(Outcome::Throttled { retry_after });
+        self.record(Outcome::throttled().with_retry_after(retry_after));
     }
 
     /// The call ended so.

@@ -84,6 +84,10 @@ impl Timeouts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
+    /// There was no connection.
+    Connect,
+    /// The head of the response did not come.
+    Headers,
     /// The first byte of the response did not come.
     FirstByte,
     /// The next frame of the body did not come.
@@ -93,7 +97,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// `first_byte`, `idle` or `total`.
+    /// `connect`, `headers`, `first_byte`, `idle` or `total`.
     ///
     /// # Example
     /// ```
@@ -101,6 +105,8 @@ impl Phase {
     /// ```
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Connect => "connect",
+            Self::Headers => "headers",
             Self::FirstByte => "first_byte",
             Self::Idle => "idle",
             Self::Total => "total",

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use spark_breaker::{
-    Breaker, CallError, Config, FailKind, Mode, Outcome, Permit, Reason, RejectReason, State,
-    Window,
+    Breaker, CallError, Config, FailKind, Mode, Outcome, Permit, Phase, Reason, RejectReason,
+    State, Window,
 };
 use spark_core::testing::TestClock;
 
@@ -312,7 +312,7 @@ fn b8_a_success_from_before_the_outage_cannot_close() {
     let probe = breaker.try_acquire().unwrap();
     old.success();
     assert_eq!(state(&breaker), State::HalfOpen);
-    probe.failure(FailKind::Timeout);
+    probe.failure(FailKind::Timeout(Phase::Total));
     assert_eq!(state(&breaker), State::Open);
 }
 
@@ -325,7 +325,7 @@ fn b8_a_failure_from_before_cannot_open_again() {
     succeed(&breaker, 1);
     assert_eq!(state(&breaker), State::Closed);
     for permit in old {
-        permit.failure(FailKind::Timeout);
+        permit.failure(FailKind::Timeout(Phase::Total));
     }
     assert_eq!(state(&breaker), State::Closed);
     assert_eq!(breaker.snapshot().calls, 0);

@@ -106,13 +106,15 @@ impl Machine {
             .slow_after()
             .is_some_and(|long| call.took(now, long));
         let (counted, failed, retry_after) = match outcome {
-            Outcome::Ignored if self.word.load().generation() == call.generation => {
+            Outcome::Ignored(_) if self.word.load().generation() == call.generation => {
                 return Counted::Ignored;
             }
-            Outcome::Ignored => return Counted::Late,
+            Outcome::Ignored(_) => return Counted::Late,
             Outcome::Success => (Counted::Success, None, None),
-            Outcome::Failure { kind, retry_after } => (Counted::Failure, Some(kind), retry_after),
-            Outcome::Throttled { retry_after } => (Counted::Throttled, None, retry_after),
+            Outcome::Failure {
+                kind, retry_after, ..
+            } => (Counted::Failure, Some(kind), retry_after),
+            Outcome::Throttled { retry_after, .. } => (Counted::Throttled, None, retry_after),
         };
         let mark = Mark {
             failed: counted != Counted::Success,
@@ -164,7 +166,7 @@ impl Machine {
                 .is_some_and(|long| call.took(now, long))
         };
         let (counted, reason, retry_after) = match outcome {
-            Outcome::Ignored => {
+            Outcome::Ignored(_) => {
                 return match self.give_back(call, Word::give_back) {
                     Some(_) => Counted::Ignored,
                     None => Counted::Late,
@@ -185,10 +187,10 @@ impl Machine {
                 let reason = Reason::ProbeFailed(FailKind::Slow);
                 (Counted::Success, reason, None)
             }
-            Outcome::Failure { kind, retry_after } => {
-                (Counted::Failure, Reason::ProbeFailed(kind), retry_after)
-            }
-            Outcome::Throttled { retry_after } => {
+            Outcome::Failure {
+                kind, retry_after, ..
+            } => (Counted::Failure, Reason::ProbeFailed(kind), retry_after),
+            Outcome::Throttled { retry_after, .. } => {
                 (Counted::Throttled, Reason::ProbeThrottled, retry_after)
             }
         };
@@ -227,7 +229,8 @@ impl Machine {
     /// Calls that were under way when the breaker opened may bring a longer `Retry-After` than the
     /// one that opened it.
     fn heed_late_retry_after(&self, call: &Call, outcome: Outcome) {
-        let (Outcome::Failure { retry_after, .. } | Outcome::Throttled { retry_after }) = outcome
+        let (Outcome::Failure { retry_after, .. } | Outcome::Throttled { retry_after, .. }) =
+            outcome
         else {
             return;
         };
