@@ -359,3 +359,56 @@ async fn a_stalled_stream_is_cut_by_the_idle_limit() {
         "the idle limit is 1 s"
     );
 }
+
+#[tokio::test]
+async fn calls_that_hang_open_the_breaker_before_any_has_ended() {
+    let upstream = Upstream::start();
+    // A slow call is one of 300 ms, long before the limit of 1 s cuts it off.
+    let breaker = "consecutive = 0, min_calls = 1000, slow_threshold = \"300ms\", \
+                   in_flight_slow = 3, open_for = \"30s\"";
+    let server = Server::with(&providers(&[("primary", &upstream)], breaker), &ENV);
+    let user = server.client().bearer(&server.key("acme").await);
+    upstream.mode(json!({ "mode": "stall_head" })).await;
+    let hung: Vec<_> = (0..3)
+        .map(|n| {
+            let user = user.clone();
+            let asked = prompt(&format!("hangs {n}"));
+            tokio::spawn(async move { user.post("/api/spark/generate", &asked).await.status })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let refused = user.post("/api/spark/generate", &prompt("the next")).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let master = server.client().bearer(&server.master);
+    let breakers = master.get("/api/spark/breakers").await.json();
+    let why = &breakers["breakers"][0]["last_trip"]["reason"];
+    assert_eq!(why, "3 calls wait for longer than is slow", "{breakers}");
+    for hung in hung {
+        assert!(hung.await.unwrap().is_server_error());
+    }
+}
+
+#[tokio::test]
+async fn an_operator_lets_a_breaker_only_watch() {
+    let upstream = Upstream::start();
+    let (server, user) = server_with(&[("primary", &upstream)]).await;
+    let master = server.client().bearer(&server.master);
+    let path = |action: &str| format!("/api/spark/breakers/primary/{action}");
+    let watching = master.post(&path("metrics_only"), &json!({})).await.json();
+    assert_eq!(watching["mode"], "metrics_only", "{watching}");
+    upstream.mode(json!({ "mode": "error500" })).await;
+    for n in 0..6 {
+        let asked = prompt(&format!("fails {n}"));
+        let failed = user.post("/api/spark/generate", &asked).await;
+        assert_eq!(failed.status, 502, "{n}: {}", failed.text());
+    }
+    let breakers = master.get("/api/spark/breakers").await.json();
+    let shown = &breakers["breakers"][0];
+    assert_eq!(shown["state"], "closed", "{breakers}");
+    assert!(shown["would_trip"]["reason"].is_string(), "{breakers}");
+
+    let off = master.post(&path("disable"), &json!({})).await.json();
+    assert_eq!(off["mode"], "disabled", "{off}");
+    let unknown = master.post(&path("explode"), &json!({})).await;
+    assert_eq!(unknown.status, 404, "{}", unknown.text());
+}

@@ -1,6 +1,7 @@
 //! The configuration: `spark.toml`, overridable value by value from the environment.
 
 mod env;
+mod providers;
 mod schema;
 mod units;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use spark_core::Name;
 
 pub(crate) use env::unknown_variables;
+pub(crate) use providers::*;
 pub(crate) use schema::*;
 pub(crate) use units::Span;
 
@@ -123,6 +125,7 @@ impl Config {
             }
             for (key, rate) in [
                 ("breaker.failure_rate", provider.breaker.failure_rate),
+                ("breaker.slow_rate", provider.breaker.slow_rate),
                 ("demo.failure_rate", provider.demo.failure_rate),
                 ("demo.stall_rate", provider.demo.stall_rate),
                 ("demo.truncate_rate", provider.demo.truncate_rate),
@@ -313,6 +316,8 @@ mod tests {
     fn the_documented_file_is_understood() {
         let config = load(include_str!("../../spark.toml"), &[]).unwrap();
         assert_eq!(config.ratelimit.policies[0].tiers["pro"].quota, 600);
+        let written = format!("{:?}", config.providers[0].breaker);
+        assert_eq!(written, format!("{:?}", Breaker::default()));
     }
 
     #[test]

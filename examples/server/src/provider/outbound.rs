@@ -18,7 +18,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
 use super::{DemoProvider, Model, OpenAi, ProviderBody, ProviderError};
-use crate::config::{Config, Provider, ProviderKind};
+use crate::config::{Config, Provider, ProviderKind, Span};
 
 /// Takes a chat completion, answers with a provider's response, or with a refusal of ours.
 pub(crate) type Outbound =
@@ -31,10 +31,6 @@ pub(crate) struct OnlyProvider(pub Arc<str>);
 /// Retries may add a tenth to the calls, and ten at once after a quiet time.
 const RETRY_SHARE: f64 = 0.1;
 const RETRY_RESERVE: u32 = 10;
-
-/// A breaker that opens again and again stays open for longer, up to this, and a provider that says
-/// when to come back is believed up to this; or up to `open_for`, where that is more.
-const MAX_OPEN: Duration = Duration::from_secs(120);
 
 /// By how much a probe's time is longer than a call may take.
 const LONGER: Duration = Duration::from_secs(30);
@@ -143,20 +139,36 @@ fn eligible(config: &Config) -> impl Fn(&Parts, &str) -> bool + Send + Sync + 's
     }
 }
 
-/// The breaker's settings as they are configured.
+/// The breaker's settings as they are configured: 0 is for what is off, or goes by another setting.
 pub(crate) fn breaker_config(provider: &Provider) -> BreakerConfig {
     let breaker = &provider.breaker;
+    let or = |span: Span, other| match span.duration() {
+        Duration::ZERO => other,
+        span => span,
+    };
+    let open_for = breaker.open_for.duration();
+    let max_open_for = or(breaker.max_open_for, open_for.saturating_mul(12));
+    let first_byte = provider.timeouts.first_byte.duration();
     BreakerConfig::llm()
         .window(breaker.window.duration())
         .min_calls(breaker.min_calls)
         .failure_rate(breaker.failure_rate)
-        .open_for(breaker.open_for.duration())
-        .max_open_for(breaker.open_for.duration().max(MAX_OPEN))
-        .max_retry_after(breaker.open_for.duration().max(MAX_OPEN))
+        .consecutive(some(breaker.consecutive))
+        .slow_threshold(or(breaker.slow_threshold, first_byte))
+        .slow_rate((breaker.slow_rate > 0.0).then_some(breaker.slow_rate))
+        .in_flight_slow(some(breaker.in_flight_slow))
+        .open_for(open_for)
+        .max_open_for(max_open_for)
+        .max_retry_after(or(breaker.max_retry_after, max_open_for))
         .probes(breaker.probes)
+        .success_needed(some(breaker.success_needed))
         // Later than the time limit, which ends a probe that hangs, and is to count.
         .probe_timeout(provider.timeouts.total.duration() + LONGER)
-        .slow_threshold(provider.timeouts.first_byte.duration())
+        .ramp(breaker.ramp.duration())
+}
+
+fn some(number: u32) -> Option<u32> {
+    (number != 0).then_some(number)
 }
 
 fn timeouts(provider: &Provider) -> Timeouts {

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
-use spark_breaker::{Mode, Snapshot};
+use spark_breaker::{Mode, Snapshot, Trip};
 use spark_core::{ClientIp, Context, Principal, Problem};
 
 use super::{invalid, refuse, shown_path};
@@ -93,10 +93,12 @@ pub(crate) async fn set_breaker(
         "open" => breaker.set_mode(Mode::ForcedOpen),
         "close" => breaker.set_mode(Mode::ForcedClosed),
         "auto" => breaker.set_mode(Mode::Auto),
+        "metrics_only" => breaker.set_mode(Mode::MetricsOnly),
+        "disable" => breaker.set_mode(Mode::Disabled),
         "reset" => breaker.reset(),
         _ => {
             let problem = Problem::new(StatusCode::NOT_FOUND, "server", "action_not_found")
-                .detail("The actions are open, close, auto and reset.");
+                .detail("The actions are open, close, auto, metrics_only, disable and reset.");
             return refuse(&context, problem);
         }
     }
@@ -139,6 +141,13 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, context: Context) -> Re
     }
 }
 
+fn trip(trip: Trip) -> Value {
+    json!({
+        "reason": trip.reason.to_string(),
+        "seconds_ago": trip.ago.as_secs_f64(),
+    })
+}
+
 fn shown(snapshot: &Snapshot) -> Value {
     json!({
         "name": &*snapshot.name,
@@ -149,11 +158,10 @@ fn shown(snapshot: &Snapshot) -> Value {
         "slow": snapshot.slow,
         "failure_rate": snapshot.failure_rate,
         "in_flight": snapshot.in_flight,
+        "in_flight_slow": snapshot.in_flight_slow,
         "retry_after_seconds": snapshot.retry_after.map(|after| after.as_secs_f64()),
-        "last_trip": snapshot.last_trip.map(|trip| json!({
-            "reason": trip.reason.to_string(),
-            "seconds_ago": trip.ago.as_secs_f64(),
-        })),
+        "last_trip": snapshot.last_trip.map(trip),
+        "would_trip": snapshot.would_trip.map(trip),
         "totals": {
             "successes": snapshot.totals.successes,
             "failures": snapshot.totals.failures,
