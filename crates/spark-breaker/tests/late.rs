@@ -67,7 +67,7 @@ fn end() -> impl Strategy<Value = End> {
         1 => asked().prop_map(|it| End::Told(Outcome::exhausted().with_retry_after(it))),
         1 => Just(End::Told(Outcome::Ignored(IgnoreKind::Client))),
         1 => Just(End::Told(Outcome::Ignored(IgnoreKind::Local))),
-        1 => Just(End::Drop),
+        4 => Just(End::Drop),
     ]
 }
 
@@ -85,8 +85,8 @@ fn op() -> impl Strategy<Value = Op> {
         60 => any::<bool>().prop_map(|background| Op::Acquire { background }),
         30 => (any::<usize>(), end()).prop_map(|(at, end)| Op::End(at, end)),
         30 => (any::<usize>(), end()).prop_map(|(at, end)| Op::EndLate(at, end)),
-        5 => any::<usize>().prop_map(Op::FirstByte),
-        20 => (0..800_u64).prop_map(Op::Advance),
+        10 => any::<usize>().prop_map(Op::FirstByte),
+        20 => (0..400_u64).prop_map(Op::Advance),
         2 => (0..900_u64).prop_map(Op::Throttle),
         1 => prop::option::of(0..900_u64).prop_map(Op::Exhaust),
         3 => modes.prop_map(Op::Mode),
@@ -105,6 +105,7 @@ fn config(probes: u32, by_count: bool) -> Config {
         .min_calls(5)
         .consecutive(4)
         .slow_threshold(millis(600))
+        .abandon_after(millis(1_500))
         .slow_rate(0.6)
         .in_flight_slow(4)
         .open_for(millis(300))
