@@ -171,9 +171,10 @@ fn equals_the_reference(rules: Rules, ops: Vec<Op>) -> TestCaseResult {
                     false => breaker.try_acquire(),
                 };
                 let expected = model.acquire(background);
-                prop_assert_eq!(real.is_ok(), expected.is_some(), "{:?} {:?}", model, real);
-                if let (Ok(permit), Some(ticket)) = (real, expected) {
-                    held.push((permit, ticket));
+                match (real, expected) {
+                    (Ok(permit), Ok(ticket)) => held.push((permit, ticket)),
+                    (Err(real), Err(expected)) => prop_assert_eq!(real.reason, expected),
+                    other => prop_assert!(false, "{:?} {:?}", model, other),
                 }
             }
             Op::End(..) | Op::FirstByte(_) if held.is_empty() => continue,

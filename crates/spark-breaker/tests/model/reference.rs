@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use spark_breaker::{Mode, State};
+use spark_breaker::{Mode, RejectReason, State};
 
 use crate::Ending;
 
@@ -118,19 +118,19 @@ impl Model {
         }
     }
 
-    pub(crate) fn acquire(&mut self, background: bool) -> Option<Ticket> {
+    pub(crate) fn acquire(&mut self, background: bool) -> Result<Ticket, RejectReason> {
         match self.mode {
-            Mode::ForcedOpen => return None,
+            Mode::ForcedOpen => return Err(RejectReason::ForcedOpen),
             Mode::Auto => {}
             Mode::Disabled => {
-                return Some(Ticket {
+                return Ok(Ticket {
                     uncounted: true,
                     ..self.ticket()
                 });
             }
             _ => {
                 self.too_many_wait();
-                return Some(self.waiting_ticket());
+                return Ok(self.waiting_ticket());
             }
         }
         if matches!(self.at, Where::Closed) && self.too_many_wait() {
@@ -145,15 +145,18 @@ impl Model {
                     let point = self.ramped.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11;
                     self.ramped += 1;
                     if point as f64 / (1_u64 << 53) as f64 >= share {
-                        return None;
+                        return Err(RejectReason::Ramping);
                     }
                 }
-                return Some(self.waiting_ticket());
+                return Ok(self.waiting_ticket());
             }
-            Where::Open { until, .. } => {
-                let kept = if background { 0 } else { self.rules.grace };
-                if self.now < until.saturating_add(kept) {
-                    return None;
+            Where::Open { until, exhausted } => {
+                if self.now < until {
+                    let open = [RejectReason::Open, RejectReason::Exhausted];
+                    return Err(open[usize::from(exhausted)]);
+                }
+                if !background && self.now < until + self.rules.grace {
+                    return Err(RejectReason::KeptForBackground);
                 }
                 self.half_open();
             }
@@ -171,10 +174,10 @@ impl Model {
             unreachable!()
         };
         if *held >= probes || *held + *good >= probes.max(needed) {
-            return None;
+            return Err(RejectReason::ProbesBusy);
         }
         *held += 1;
-        Some(self.ticket())
+        Ok(self.ticket())
     }
 
     fn ticket(&self) -> Ticket {
