@@ -11,7 +11,7 @@ use spark_core::Clock;
 use crate::config::is_name;
 use crate::machine::Machine;
 use crate::permit::Lease;
-use crate::{CallError, Config, ConfigError, Mode, Permit, Rejected, Snapshot};
+use crate::{CallError, Config, ConfigError, Listener, Mode, Permit, Rejected, Snapshot};
 
 /// A circuit breaker: asks whether a callee is fit to be called, from how its latest calls ended.
 ///
@@ -50,10 +50,47 @@ impl Breaker {
     /// assert!(Breaker::new("two words", Config::llm(), Clock::system()).is_err());
     /// ```
     pub fn new(name: &str, config: Config, clock: Clock) -> Result<Self, ConfigError> {
+        Self::make(name, config, clock, None)
+    }
+
+    /// A closed breaker that tells of what happens to it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting that cannot work and what to give instead.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::{Breaker, Config, Event, EventKind, State};
+    /// use spark_core::Clock;
+    /// use std::sync::Arc;
+    /// let page = Arc::new(|event: &Event<'_>| {
+    ///     if let EventKind::Transition { to: State::Open, reason, .. } = event.kind {
+    ///         eprintln!("{} is out: {reason}", event.name);
+    ///     }
+    /// });
+    /// let breaker = Breaker::with_listener("openai", Config::llm(), Clock::system(), page)?;
+    /// breaker.exhaust(None); // openai is out: its credit is used up
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn with_listener(
+        name: &str,
+        config: Config,
+        clock: Clock,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self, ConfigError> {
+        Self::make(name, config, clock, Some(listener))
+    }
+
+    pub(crate) fn make(
+        name: &str,
+        config: Config,
+        clock: Clock,
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Result<Self, ConfigError> {
         if !is_name(name) {
             return Err(ConfigError::Name);
         }
-        Machine::new(name, config, clock).map(|machine| Self(Arc::new(machine)))
+        Machine::new(name, config, clock, listener).map(|machine| Self(Arc::new(machine)))
     }
 
     /// The name that it was made with.
@@ -178,7 +215,8 @@ impl Breaker {
     }
 
     /// Hands it to an operator, or back to itself. Results of calls that are under way no longer
-    /// count.
+    /// count. One that was open because its callee's credit was used up no longer is: after
+    /// [`Mode::ForcedOpen`] and back the next call is a probe, after another mode it is closed.
     ///
     /// # Example
     /// ```
@@ -228,7 +266,7 @@ impl Breaker {
 
     /// The callee asked to be left alone for so long, in some other way than by an answer that a
     /// permit was told of. Opens, or stays open until the later of the two moments. Does nothing
-    /// while an operator decides.
+    /// while an operator decides, and with a time of zero.
     ///
     /// # Example
     /// ```
@@ -241,6 +279,28 @@ impl Breaker {
     /// ```
     pub fn throttle(&self, wait: Duration) {
         self.0.throttle(wait);
+    }
+
+    /// Waiting does not help, as when the credit is used up ([`Outcome::exhausted`]), and this was
+    /// learned in some other way than by an answer that a permit was told of. Opens, or stays open,
+    /// and does not probe before the time that is given; without one, not before
+    /// [`Config::exhausted_for`] is over or an operator acts. Does nothing while an operator decides.
+    ///
+    /// [`Outcome::exhausted`]: crate::Outcome::exhausted
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config, RejectReason};
+    /// # let breaker = Breaker::new("openai", Config::llm(), spark_core::Clock::system())?;
+    /// breaker.exhaust(None); // the billing page says so
+    /// let rejected = breaker.try_acquire().unwrap_err();
+    /// assert_eq!(rejected.reason, RejectReason::Exhausted);
+    /// breaker.reset(); // topped up
+    /// assert!(breaker.try_acquire().is_ok());
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn exhaust(&self, retry_after: impl Into<Option<Duration>>) {
+        self.0.exhaust(retry_after.into());
     }
 
     /// Held by nobody but the caller, and nothing worth remembering.

@@ -37,6 +37,7 @@ pub struct Config {
     pub(crate) max_open_for: Duration,
     pub(crate) jitter: f64,
     pub(crate) max_retry_after: Duration,
+    pub(crate) exhausted_for: Option<Duration>,
     pub(crate) probes: u32,
     pub(crate) probe_timeout: Duration,
     pub(crate) abandon_after: Option<Duration>,
@@ -91,6 +92,7 @@ impl Config {
             max_open_for: Duration::from_secs(120),
             jitter: 0.2,
             max_retry_after: Duration::from_secs(300),
+            exhausted_for: None,
             probes: 2,
             probe_timeout: Duration::from_secs(30),
             abandon_after: None,
@@ -187,6 +189,16 @@ impl Config {
     /// The longest `Retry-After` that is believed; longer ones are cut to it.
     pub fn max_retry_after(mut self, time: Duration) -> Self {
         self.max_retry_after = time;
+        self
+    }
+
+    /// How long it stays open when the callee says that waiting does not help
+    /// ([`Outcome::exhausted`](crate::Outcome::exhausted)) and not until when. `None` (the default):
+    /// until an operator acts, which is [`Breaker::reset`](crate::Breaker::reset), or another
+    /// [`Mode`](crate::Mode) and back. A time that the callee gave is believed up to 31 days,
+    /// whatever [`max_retry_after`](Self::max_retry_after) says.
+    pub fn exhausted_for(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.exhausted_for = time.into();
         self
     }
 

@@ -87,6 +87,11 @@ pub enum RejectReason {
     /// The breaker has closed, and lets through a share of the calls that grows
     /// ([`Config::ramp`](crate::Config::ramp)): this one is not in it.
     Ramping,
+    /// The callee said that waiting does not help, as when the credit is used up. When it did not
+    /// say until when, `retry_after` is
+    /// [`Config::max_open_for`](crate::Config::max_open_for): when to look again whether an operator
+    /// has acted.
+    Exhausted,
     /// An operator has opened the breaker.
     ForcedOpen,
 }
@@ -98,6 +103,7 @@ impl fmt::Display for RejectReason {
             Self::ProbesBusy => "its recovery is being probed",
             Self::KeptForBackground => "its recovery is about to be probed",
             Self::Ramping => "it is coming back a share at a time",
+            Self::Exhausted => "its credit is used up",
             Self::ForcedOpen => "an operator has taken it out",
         })
     }

@@ -16,6 +16,7 @@ pub(crate) struct Live {
     slow_after: AtomicU64,
     abandoned_after: AtomicU64,
     open_for: AtomicU64,
+    max_open_for: AtomicU64,
     grace: AtomicU64,
     ramp: AtomicU64,
     consecutive: AtomicU32,
@@ -51,6 +52,7 @@ impl Live {
             slow_after: AtomicU64::new(0),
             abandoned_after: AtomicU64::new(0),
             open_for: AtomicU64::new(0),
+            max_open_for: AtomicU64::new(0),
             grace: AtomicU64::new(0),
             ramp: AtomicU64::new(0),
             consecutive: AtomicU32::new(0),
@@ -73,6 +75,7 @@ impl Live {
         self.abandoned_after
             .store(nanos(config.abandoned_at()), Relaxed);
         self.open_for.store(nanos(config.open_for), Relaxed);
+        self.max_open_for.store(nanos(config.max_open_for), Relaxed);
         self.grace.store(nanos(config.background_grace), Relaxed);
         self.ramp.store(nanos(config.ramp), Relaxed);
         self.consecutive
@@ -98,6 +101,10 @@ impl Live {
 
     pub(crate) fn open_for(&self) -> Duration {
         Duration::from_nanos(self.open_for.load(Relaxed))
+    }
+
+    pub(crate) fn max_open_for(&self) -> Duration {
+        Duration::from_nanos(self.max_open_for.load(Relaxed))
     }
 
     pub(crate) fn grace(&self) -> Duration {

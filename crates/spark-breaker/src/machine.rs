@@ -27,12 +27,16 @@ use crate::tally::Tally;
 use crate::waiting::{Tick, Waiting};
 use crate::window::Windows;
 use crate::word::{AtomicWord, Stand, Word};
-use crate::{Config, ConfigError, Mode, Outcome, RejectReason, Rejected, State};
+use crate::{
+    Config, ConfigError, EventKind, Listener, Mode, Outcome, RejectReason, Rejected, State,
+    listener,
+};
 
 pub(crate) struct Machine {
     pub(crate) name: Arc<str>,
     pub(crate) clock: Clock,
     metrics: Metrics,
+    listener: Option<Arc<dyn Listener>>,
     word: AtomicWord,
     /// Until when it is open, in nanoseconds of the clock, if the word says that it is. Written
     /// before the word. Who reads an older word with it is told of the next time that it is open,
@@ -90,7 +94,12 @@ pub(crate) enum Counted {
 }
 
 impl Machine {
-    pub(crate) fn new(name: &str, config: Config, clock: Clock) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        name: &str,
+        config: Config,
+        clock: Clock,
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Result<Self, ConfigError> {
         config.validate()?;
         let now = clock.now();
         let waiting = Waiting::new();
@@ -98,6 +107,7 @@ impl Machine {
         Ok(Self {
             name: name.into(),
             metrics: Metrics::default(),
+            listener,
             word: AtomicWord::new(Word::new(Mode::Auto, Stand::Closed, 0)),
             open_until: sync::AtomicU64::new(0),
             probes_until: sync::AtomicU64::new(0),
@@ -135,12 +145,32 @@ impl Machine {
 
     fn reject(&self, state: State, reason: RejectReason, wait: Duration) -> Rejected {
         self.metrics.rejection(&self.name);
+        let retry_after = wait.max(Duration::from_millis(1));
+        self.emit(self.word.load().generation(), || EventKind::Rejected {
+            state,
+            reason,
+            retry_after,
+        });
         Rejected {
             name: Arc::clone(&self.name),
             state,
             reason,
-            retry_after: wait.max(Duration::from_millis(1)),
+            retry_after,
         }
+    }
+
+    /// Tells the listener, if there is one. No lock may be held: it may call the breaker.
+    fn emit(&self, generation: u64, kind: impl FnOnce() -> EventKind) {
+        if let Some(listener) = &self.listener {
+            listener::tell(&**listener, &self.name, generation, kind());
+        }
+    }
+
+    fn emit_throttled(&self, generation: u64, retry_after: Option<Duration>, terminal: bool) {
+        self.emit(generation, || EventKind::Throttled {
+            retry_after,
+            terminal,
+        });
     }
 
     fn forget_failures(&self) {

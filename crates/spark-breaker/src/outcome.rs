@@ -54,9 +54,12 @@ pub enum Scope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum IgnoreKind {
-    /// The callee answered that the caller's request was wrong: it works.
+    /// The callee answered that the caller's request was wrong: it works. So it is a good probe, and
+    /// ends a run of consecutive failures; it is in no rate, since it says nothing of what the callee
+    /// makes of a good request.
     Client,
-    /// Refused by a layer of our own: the callee was not asked.
+    /// Refused by a layer of our own: the callee was not asked. A probe is given back as if it had
+    /// not been made, and a run goes on.
     Local,
 }
 
@@ -96,7 +99,9 @@ impl Outcome {
     }
 
     /// Throttled, and asking again does not help, as when the credit is used up: the breaker opens
-    /// until the time that the callee gave, or until an operator acts, and does not probe before.
+    /// and does not probe before the time that the callee gave, which is believed up to 31 days.
+    /// Without one, not before
+    /// [`Config::exhausted_for`](crate::Config::exhausted_for) is over, or an operator acts.
     ///
     /// # Example
     /// ```
@@ -317,6 +322,11 @@ pub enum Reason {
         /// As it said, cut to the longest that is believed.
         retry_after: Duration,
     },
+    /// The callee said that waiting does not help, as when the credit is used up.
+    Exhausted {
+        /// Until when, if it said so, cut to the longest that is believed.
+        retry_after: Option<Duration>,
+    },
     /// A probe failed.
     ProbeFailed(FailKind),
     /// A probe was throttled and the callee did not say for how long.
@@ -349,6 +359,10 @@ impl fmt::Display for Reason {
             Self::Throttled { retry_after } => {
                 write!(f, "throttled for {:.1} s", retry_after.as_secs_f64())
             }
+            Self::Exhausted { retry_after: None } => f.write_str("its credit is used up"),
+            Self::Exhausted {
+                retry_after: Some(wait),
+            } => write!(f, "its credit is used up for {:.1} s", wait.as_secs_f64()),
             Self::ProbeFailed(kind) => write!(f, "a probe failed: {kind}"),
             Self::ProbeThrottled => f.write_str("a probe was throttled"),
             Self::OpenTimeOver => f.write_str("the open time is over"),

@@ -68,18 +68,21 @@ impl Permit {
         self.record(Outcome::failure(kind));
     }
 
-    /// The call says nothing about the callee: the caller asked for something impossible.
+    /// The call says nothing bad about the callee: it answered that the request was wrong
+    /// ([`IgnoreKind::Client`]), or was not asked at all ([`IgnoreKind::Local`]). Neither is in the
+    /// window. The first is a good probe and ends a run of failures, since the callee answered; the
+    /// second gives the place back as if there had been no call.
     ///
     /// # Example
     /// ```
-    /// # use spark_breaker::{Breaker, Config};
+    /// # use spark_breaker::{Breaker, Config, IgnoreKind};
     /// # let breaker = Breaker::new("db", Config::standard(), spark_core::Clock::system())?;
-    /// breaker.try_acquire().unwrap().ignore();
+    /// breaker.try_acquire().unwrap().ignore(IgnoreKind::Client);
     /// assert_eq!(breaker.snapshot().calls, 0);
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
-    pub fn ignore(self) {
-        self.record(Outcome::Ignored(IgnoreKind::Client));
+    pub fn ignore(self, why: IgnoreKind) {
+        self.record(Outcome::Ignored(why));
     }
 
     /// The callee asks for fewer calls. With a time, the breaker opens for it.
@@ -95,6 +98,24 @@ impl Permit {
     /// ```
     pub fn throttled(self, retry_after: Option<Duration>) {
         self.record(Outcome::throttled().with_retry_after(retry_after));
+    }
+
+    /// The callee says that waiting does not help, as when the credit is used up: the breaker opens
+    /// and does not probe before the time that is given, or before an operator acts
+    /// ([`Outcome::exhausted`]).
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Breaker, Config, State};
+    /// # let breaker = Breaker::new("openai", Config::llm(), spark_core::Clock::system())?;
+    /// breaker.try_acquire().unwrap().exhausted(None);
+    /// let snapshot = breaker.snapshot();
+    /// assert_eq!((snapshot.state, snapshot.retry_after), (State::Open, None));
+    /// assert!(snapshot.exhausted);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn exhausted(self, retry_after: Option<Duration>) {
+        self.record(Outcome::exhausted().with_retry_after(retry_after));
     }
 
     /// The call ended so.

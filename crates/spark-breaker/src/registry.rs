@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use spark_core::Clock;
 
 use crate::metrics::{self, count};
-use crate::{Breaker, Config, ConfigError, Snapshot};
+use crate::{Breaker, Config, ConfigError, Listener, Snapshot};
 
 /// The name of the breaker that all names share once a registry is full.
 pub const OVERFLOW: &str = "other";
@@ -38,6 +38,7 @@ struct Shared {
     capacity: usize,
     config: Config,
     clock: Clock,
+    listener: Option<Arc<dyn Listener>>,
     breakers: RwLock<BTreeMap<Arc<str>, Breaker>>,
     overflow: Breaker,
     /// Whether it has been handed out: from then on it is one of those that are shown.
@@ -57,14 +58,47 @@ impl Registry {
     /// assert!(Registry::new(0, Config::llm(), spark_core::Clock::system()).is_err());
     /// ```
     pub fn new(capacity: usize, config: Config, clock: Clock) -> Result<Self, ConfigError> {
+        Self::make(capacity, config, clock, None)
+    }
+
+    /// Like [`new`](Self::new); each of its breakers tells this listener of what happens to it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when `capacity` is zero or `config` cannot work.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Event, Registry};
+    /// # use std::sync::Arc;
+    /// let listener = Arc::new(|event: &Event<'_>| println!("{}: {:?}", event.name, event.kind));
+    /// let clock = spark_core::Clock::system();
+    /// let registry = Registry::with_listener(9, Config::llm(), clock, listener)?;
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn with_listener(
+        capacity: usize,
+        config: Config,
+        clock: Clock,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self, ConfigError> {
+        Self::make(capacity, config, clock, Some(listener))
+    }
+
+    fn make(
+        capacity: usize,
+        config: Config,
+        clock: Clock,
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Result<Self, ConfigError> {
         if capacity == 0 {
             return Err(ConfigError::out_of_range("capacity", &0, "give at least 1"));
         }
-        let overflow = Breaker::new(OVERFLOW, config.clone(), clock.clone())?;
+        let overflow = Breaker::make(OVERFLOW, config.clone(), clock.clone(), listener.clone())?;
         Ok(Self(Arc::new(Shared {
             capacity,
             config,
             clock,
+            listener,
             breakers: RwLock::default(),
             overflow,
             overflown: AtomicBool::new(false),
@@ -121,7 +155,10 @@ impl Registry {
         if let Some(breaker) = self.get(name) {
             return Ok(breaker);
         }
-        let new = Breaker::new(name, config.clone(), self.0.clock.clone())?;
+        let Shared {
+            clock, listener, ..
+        } = &*self.0;
+        let new = Breaker::make(name, config.clone(), clock.clone(), listener.clone())?;
         let mut breakers = self
             .0
             .breakers
@@ -237,7 +274,7 @@ mod tests {
             real.try_acquire().unwrap().failure(FailKind::Transport);
             for junk in 0..100 {
                 let junk = registry.get_or_create(&format!("junk-{junk}")).unwrap();
-                junk.try_acquire().unwrap().ignore();
+                junk.try_acquire().unwrap().ignore(crate::IgnoreKind::Local);
             }
         }
         assert_eq!(registry.get("real").unwrap().snapshot().failures, 3);

@@ -44,8 +44,13 @@ pub struct Snapshot {
     /// How many of them have waited for longer than the slow threshold without a first byte, where
     /// [`in_flight_slow`](crate::Config::in_flight_slow) is set: those of this generation.
     pub in_flight_slow: u32,
-    /// How long it stays open, while it is open by itself.
+    /// How long it stays open, while it is open by itself; `None` also when only an operator ends
+    /// that.
     pub retry_after: Option<Duration>,
+    /// It is open because the callee said that waiting does not help
+    /// ([`Outcome::exhausted`](crate::Outcome::exhausted)): with a `retry_after` until then, without
+    /// until an operator acts.
+    pub exhausted: bool,
     /// Why it opened the last time.
     pub last_trip: Option<Trip>,
     /// Why it would have opened the last time, in [`Mode::MetricsOnly`].
@@ -74,7 +79,7 @@ pub struct Totals {
     pub failures: u64,
     /// Were throttled.
     pub throttled: u64,
-    /// Said nothing about the callee.
+    /// Said nothing bad about the callee.
     pub ignored: u64,
     /// Went away without a result.
     pub cancelled: u64,

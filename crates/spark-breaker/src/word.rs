@@ -2,7 +2,7 @@
 //! exchanging it, never by writing over it.
 //!
 //! ```text
-//! generation 35 · good 12 · out 12 · stand 2 · mode 3
+//! generation 34 · good 12 · out 12 · stand 3 · mode 3
 //! ```
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
@@ -11,7 +11,7 @@ use crate::sync::AtomicU64;
 use crate::{Mode, State};
 
 const MODE_BITS: u32 = 3;
-const STAND_BITS: u32 = 2;
+const STAND_BITS: u32 = 3;
 const PROBE_BITS: u32 = 12;
 
 const STAND_AT: u32 = MODE_BITS;
@@ -26,16 +26,18 @@ const ONE_GOOD: u64 = 1 << GOOD_AT;
 /// The most probes that a word can tell of.
 pub(crate) const MOST_PROBES: u32 = PROBE_MASK as u32;
 
-/// Generations begin again after so many, which is a thousand a second for a year.
+/// Generations begin again after so many, which is a thousand a second for half a year.
 const GENERATION_MASK: u64 = u64::MAX >> GENERATION_AT;
 
-/// A state, where a closed breaker that lets through a share of the calls is one of its own.
+/// A state, where a closed breaker that lets through a share of the calls is one of its own, and an
+/// open one whose callee cannot be helped by waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stand {
     Closed,
     Open,
     HalfOpen,
     Ramping,
+    Exhausted,
 }
 
 /// One value of the word.
@@ -56,6 +58,7 @@ impl Word {
             Stand::Open => 1,
             Stand::HalfOpen => 2,
             Stand::Ramping => 3,
+            Stand::Exhausted => 4,
         };
         Self(((generation & GENERATION_MASK) << GENERATION_AT) | (stand << STAND_AT) | mode)
     }
@@ -80,14 +83,15 @@ impl Word {
             0 => Stand::Closed,
             1 => Stand::Open,
             2 => Stand::HalfOpen,
-            _ => Stand::Ramping,
+            3 => Stand::Ramping,
+            _ => Stand::Exhausted,
         }
     }
 
     pub(crate) fn state(self) -> State {
         match self.stand() {
             Stand::Closed | Stand::Ramping => State::Closed,
-            Stand::Open => State::Open,
+            Stand::Open | Stand::Exhausted => State::Open,
             Stand::HalfOpen => State::HalfOpen,
         }
     }
@@ -149,7 +153,15 @@ impl Word {
     pub(crate) fn level(self) -> Self {
         match self.stand() {
             Stand::Ramping => Self(self.0 & !(((1 << STAND_BITS) - 1) << STAND_AT)),
-            Stand::Closed | Stand::Open | Stand::HalfOpen => self,
+            Stand::Closed | Stand::Open | Stand::HalfOpen | Stand::Exhausted => self,
+        }
+    }
+
+    /// Open as before, and waiting does not help.
+    pub(crate) fn exhaust(self) -> Self {
+        match self.stand() {
+            Stand::Open => Self::new(self.mode(), Stand::Exhausted, self.generation()),
+            Stand::Closed | Stand::HalfOpen | Stand::Ramping | Stand::Exhausted => self,
         }
     }
 }
@@ -209,7 +221,13 @@ mod tests {
             Mode::MetricsOnly,
             Mode::Disabled,
         ] {
-            for stand in [Stand::Closed, Stand::Open, Stand::HalfOpen, Stand::Ramping] {
+            for stand in [
+                Stand::Closed,
+                Stand::Open,
+                Stand::HalfOpen,
+                Stand::Ramping,
+                Stand::Exhausted,
+            ] {
                 for generation in [0, 1, 12_345_678_901, GENERATION_MASK] {
                     let mut word = Word::new(mode, stand, generation);
                     assert_eq!(

@@ -1,7 +1,7 @@
 //! Admitting, refusing and counting allocate nothing.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use spark_breaker::{Breaker, Config, FailKind, Mode, Window};
+use spark_breaker::{Breaker, Config, FailKind, IgnoreKind, Mode, Window};
 use spark_core::testing::TestClock;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn calls_allocate_nothing_however_many_there_were() {
                 match call % 4 {
                     0 => permit.failure(FailKind::Transport),
                     1 => drop(permit),
-                    2 => permit.ignore(),
+                    2 => permit.ignore(IgnoreKind::Client),
                     _ => permit.success(),
                 }
             }

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use spark_breaker::{
-    Breaker, CallError, Config, FailKind, Mode, Outcome, Permit, Phase, Reason, RejectReason,
-    State, Window,
+    Breaker, CallError, Config, FailKind, IgnoreKind, Mode, Outcome, Permit, Phase, Reason,
+    RejectReason, State, Window,
 };
+use spark_core::Instant;
 use spark_core::testing::TestClock;
 
 const fn secs(seconds: u64) -> Duration {
@@ -47,6 +48,10 @@ fn fail(breaker: &Breaker, times: usize) {
             .unwrap()
             .failure(FailKind::Status(500));
     }
+}
+
+fn ignore(breaker: &Breaker, why: IgnoreKind) {
+    breaker.try_acquire().unwrap().ignore(why);
 }
 
 fn state(breaker: &Breaker) -> State {
@@ -94,7 +99,7 @@ fn b1_permits_of_an_earlier_state_free_no_probe() {
     let probe = breaker.try_acquire().unwrap();
     let mut old = old.into_iter();
     drop(old.next());
-    old.next().unwrap().ignore();
+    old.next().unwrap().ignore(IgnoreKind::Client);
     old.next().unwrap().throttled(None);
     assert!(breaker.try_acquire().is_err(), "the probe is still out");
     probe.success();
@@ -102,7 +107,7 @@ fn b1_permits_of_an_earlier_state_free_no_probe() {
 }
 
 #[test]
-fn b3_a_count_window_of_100_opens_after_50_failures_whatever_came_before() {
+fn b3_fifty_failures_after_ten_thousand_successes_open_it() {
     let (breaker, _clock) = breaker(config().window(Window::Count(100)));
     succeed(&breaker, 10_000);
     fail(&breaker, 49);
@@ -153,9 +158,37 @@ fn consecutive_failures_open_and_a_success_ends_the_run() {
     fail(&breaker, 2);
     succeed(&breaker, 1);
     fail(&breaker, 2);
-    // Says nothing about the callee, so it neither adds to the run nor ends it.
-    breaker.try_acquire().unwrap().ignore();
+    // The callee was not asked, so it neither adds to the run nor ends it.
+    ignore(&breaker, IgnoreKind::Local);
     assert_eq!(state(&breaker), State::Closed);
+    fail(&breaker, 1);
+    assert_eq!(state(&breaker), State::Open);
+}
+
+/// A failure now and then among a thousand questions that nobody can answer is no run.
+#[test]
+fn an_answer_that_the_request_was_wrong_ends_a_run_and_is_in_no_rate() {
+    let (breaker, _clock) = breaker(config().consecutive(3).min_calls(10));
+    for _ in 0..4 {
+        fail(&breaker, 2);
+        ignore(&breaker, IgnoreKind::Client);
+    }
+    let snapshot = breaker.snapshot();
+    assert_eq!(snapshot.state, State::Closed);
+    assert_eq!((snapshot.calls, snapshot.failures), (8, 8));
+    // So requests that are wrong hide no failures from the rate.
+    fail(&breaker, 2);
+    let reason = breaker.snapshot().last_trip.unwrap().reason;
+    assert!(matches!(reason, Reason::FailureRate { calls: 10, .. }));
+}
+
+#[test]
+fn a_late_answer_that_the_request_was_wrong_ends_no_run() {
+    let (breaker, _clock) = breaker(config().consecutive(3));
+    let old = breaker.try_acquire().unwrap();
+    breaker.reset();
+    fail(&breaker, 2);
+    old.ignore(IgnoreKind::Client);
     fail(&breaker, 1);
     assert_eq!(state(&breaker), State::Open);
 }
@@ -209,13 +242,42 @@ fn b4_dropped_early_is_neutral_and_gives_back_the_place() {
 }
 
 #[test]
-fn b4_an_ignored_probe_gives_back_its_place() {
+fn b4_a_probe_that_never_left_gives_back_its_place() {
     let (breaker, _clock) = due_for_probes(config().probes(1));
     for _ in 0..100 {
-        breaker.try_acquire().unwrap().ignore();
+        ignore(&breaker, IgnoreKind::Local);
     }
+    assert_eq!(state(&breaker), State::HalfOpen);
     succeed(&breaker, 1);
     assert_eq!(state(&breaker), State::Closed);
+}
+
+/// Else callers whose requests are all wrong would keep it half open for ever.
+#[test]
+fn a_probe_that_is_answered_closes_it_though_the_request_was_wrong() {
+    let (breaker, _clock) = due_for_probes(config().probes(2));
+    ignore(&breaker, IgnoreKind::Client);
+    assert_eq!(state(&breaker), State::HalfOpen);
+    ignore(&breaker, IgnoreKind::Client);
+    assert_eq!(state(&breaker), State::Closed);
+    let totals = breaker.snapshot().totals;
+    assert_eq!((totals.ignored, totals.successes), (2, 0));
+}
+
+#[test]
+fn nor_does_a_wrong_request_make_up_for_a_slow_answer() {
+    let rules = config().slow_threshold(secs(2)).slow_rate(1.0).probes(1);
+    let (breaker, clock) = due_for_probes(rules);
+    let probe = breaker.try_acquire().unwrap();
+    clock.advance(secs(2));
+    probe.ignore(IgnoreKind::Client);
+    let snapshot = breaker.snapshot();
+    assert_eq!(snapshot.state, State::Open);
+    assert_eq!(
+        snapshot.last_trip.unwrap().reason,
+        Reason::ProbeFailed(FailKind::Slow)
+    );
+    assert_eq!(snapshot.totals.ignored, 1);
 }
 
 #[test]
@@ -283,6 +345,29 @@ fn b6_a_hung_probe_frees_its_place_and_its_late_result_is_nothing() {
 }
 
 #[test]
+fn b6_a_late_failure_of_a_hung_probe_is_nothing_either() {
+    let (breaker, clock) = due_for_probes(config().probes(1).probe_timeout(secs(30)));
+    let hung = breaker.try_acquire().unwrap();
+    clock.advance(secs(30));
+    // Nobody has asked since: its time is over all the same.
+    hung.failure(FailKind::Timeout(Phase::Total));
+    assert_eq!(state(&breaker), State::HalfOpen);
+    assert_eq!(breaker.snapshot().totals.late, 1);
+    let hung = breaker.try_acquire().unwrap();
+    clock.advance(secs(31));
+    let fresh = breaker.try_acquire().unwrap();
+    let reason = Outcome::exhausted().with_retry_after(secs(3_600));
+    hung.record(reason);
+    assert_eq!(
+        state(&breaker),
+        State::HalfOpen,
+        "of an episode that is over"
+    );
+    fresh.success();
+    assert_eq!(state(&breaker), State::Closed);
+}
+
+#[test]
 fn b7_panics_open_it() {
     let (breaker, _clock) = breaker(config().consecutive(3));
     for _ in 0..3 {
@@ -331,6 +416,130 @@ fn b8_a_failure_from_before_cannot_open_again() {
     assert_eq!(breaker.snapshot().calls, 0);
 }
 
+/// Windows of every kind, and the longest times that may be set.
+fn rules_to_the_limit() -> [Config; 4] {
+    const YEAR: Duration = secs(365 * 24 * 3_600);
+    let longest = config()
+        .open_for(YEAR)
+        .max_open_for(YEAR)
+        .max_retry_after(YEAR)
+        .slow_threshold(YEAR)
+        .slow_rate(0.5)
+        .probe_timeout(YEAR)
+        .abandon_after(YEAR)
+        .background_grace(YEAR)
+        .ramp(YEAR)
+        .jitter(1.0);
+    [
+        config(),
+        config().window(Window::Count(10)),
+        longest.clone().window(YEAR),
+        longest.window(Window::Count(10)),
+    ]
+}
+
+/// Opens and closes, however the clock goes on: each open time and each ramp is waited for.
+fn opens_and_closes(breaker: &Breaker, clock: &TestClock) {
+    breaker.reset();
+    fail(breaker, 10);
+    assert_eq!(state(breaker), State::Open);
+    assert!(breaker.try_acquire().is_err());
+    let left = breaker.snapshot().retry_after.unwrap();
+    clock.advance(left);
+    for _ in 0..2 {
+        breaker.try_acquire_background().unwrap().success();
+    }
+    assert_eq!(state(breaker), State::Closed);
+    breaker.throttle(Duration::MAX);
+    assert!(breaker.try_acquire().is_err());
+    breaker.exhaust(Duration::MAX);
+    assert!(breaker.try_acquire().is_err());
+    breaker.reset();
+    succeed(breaker, 10);
+}
+
+#[test]
+fn b10_a_clock_that_does_not_move_is_survived() {
+    for rules in rules_to_the_limit() {
+        let (breaker, _clock) = breaker(rules);
+        for _ in 0..100 {
+            succeed(&breaker, 5);
+            fail(&breaker, 4);
+            assert_eq!(state(&breaker), State::Closed);
+            fail(&breaker, 1);
+            assert_eq!(state(&breaker), State::Open);
+            for _ in 0..10 {
+                assert!(breaker.try_acquire().is_err());
+            }
+            breaker.reset();
+        }
+    }
+}
+
+#[test]
+fn b10_a_clock_that_jumps_by_years_or_back_is_survived() {
+    const YEAR: u64 = 365 * 24 * 3_600;
+    for rules in rules_to_the_limit() {
+        let (breaker, clock) = breaker(rules);
+        for years in [1, 7, 100, 250] {
+            let held = breaker.try_acquire().unwrap();
+            clock.advance(secs(years * YEAR));
+            held.success();
+            opens_and_closes(&breaker, &clock);
+        }
+        // Back to its beginning: what has begun counts from where it stands.
+        let held = breaker.try_acquire().unwrap();
+        clock.set(Instant::from_nanos(0));
+        held.success();
+        opens_and_closes(&breaker, &clock);
+        assert_eq!(breaker.snapshot().in_flight, 0);
+    }
+}
+
+#[test]
+fn b10_the_end_of_time_wedges_nothing_that_an_operator_cannot_mend() {
+    for rules in rules_to_the_limit() {
+        let (breaker, clock) = breaker(rules);
+        for left in [1 << 40, 1_000_000, 2, 1, 0] {
+            clock.set(Instant::from_nanos(u64::MAX - left));
+            breaker.reset();
+            fail(&breaker, 10);
+            assert_eq!(state(&breaker), State::Open);
+            // Each returns, whatever it says.
+            for _ in 0..5 {
+                let _ = breaker.try_acquire().map(Permit::success);
+                let _ = breaker.try_acquire_background().map(drop);
+                breaker.throttle(Duration::MAX);
+                breaker.snapshot();
+            }
+            breaker.reset();
+            breaker.exhaust(None);
+            assert!(breaker.try_acquire_background().is_err());
+            breaker.reset();
+            succeed(&breaker, 10);
+        }
+    }
+}
+
+#[test]
+fn b10_settings_without_an_end_are_refused_and_say_so() {
+    let endless = [
+        config().window(Duration::MAX),
+        config().slow_threshold(Duration::MAX),
+        config().max_open_for(Duration::MAX),
+        config().max_retry_after(Duration::MAX),
+        config().exhausted_for(Duration::MAX),
+        config().probe_timeout(Duration::MAX),
+        config().abandon_after(Duration::MAX),
+        config().background_grace(Duration::MAX),
+        config().ramp(Duration::MAX),
+    ];
+    for rules in endless {
+        let error = Breaker::new("provider", rules, TestClock::new().clock()).unwrap_err();
+        assert!(error.to_string().contains("at most a year"), "{error}");
+    }
+}
+
 #[test]
 fn b10_huge_jumps_of_the_clock_are_survived() {
     let (breaker, clock) = breaker(config());
@@ -365,6 +574,35 @@ fn b11_throttled_opens_until_the_later_moment() {
     assert_eq!(breaker.try_acquire().unwrap_err().retry_after, secs(1));
     clock.advance(secs(1));
     assert!(breaker.try_acquire().unwrap().is_probe());
+}
+
+#[test]
+fn b11_a_time_of_zero_is_none() {
+    let (breaker, _clock) = breaker(config());
+    for _ in 0..9 {
+        breaker
+            .try_acquire()
+            .unwrap()
+            .throttled(Some(Duration::ZERO));
+    }
+    breaker.throttle(Duration::ZERO);
+    assert_eq!(state(&breaker), State::Closed, "only the rate opens it");
+    breaker.throttle(Duration::from_nanos(1));
+    assert_eq!(state(&breaker), State::Open);
+}
+
+#[test]
+fn b11_a_probe_that_is_throttled_opens_until_the_later_moment() {
+    for (asked, expected) in [(None, 20), (Some(0), 20), (Some(3), 3), (Some(9_999), 300)] {
+        let (breaker, _clock) = due_for_probes(config().probes(1));
+        let probe = breaker.try_acquire().unwrap();
+        probe.throttled(asked.map(secs));
+        assert_eq!(
+            breaker.snapshot().retry_after,
+            Some(secs(expected)),
+            "{asked:?}"
+        );
+    }
 }
 
 #[test]
@@ -625,7 +863,7 @@ fn threads_hammering_it_leave_no_permit_behind() {
                     match (call ^ thread) % 5 {
                         0 | 1 => permit.failure(FailKind::Other),
                         2 => drop(permit),
-                        3 => permit.ignore(),
+                        3 => permit.ignore(IgnoreKind::Client),
                         _ => permit.success(),
                     }
                 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use reference::{ABANDON_MS, MAX_OPEN_MS, Model, OPEN_MS, PROBE_TIMEOUT_MS, Rules, SLOW_MS};
 use reference::{Ticket, Where};
-use spark_breaker::{Breaker, Config, FailKind, Mode, Outcome, Permit, Window};
+use spark_breaker::{Breaker, Config, FailKind, IgnoreKind, Mode, Outcome, Permit, Window};
 use spark_core::testing::TestClock;
 
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,8 @@ enum Op {
     FirstByte(usize),
     /// The callee asks to be left alone, other than by the answer to a call.
     Throttle(u64),
+    /// It says that waiting does not help, likewise.
+    Exhaust(Option<u64>),
     Advance(u64),
     Mode(Mode),
     Reconfigure(Rules),
@@ -35,9 +37,17 @@ pub(crate) enum Ending {
     /// A failure that asks to be left alone for so long.
     Asking(u64),
     Throttled(u64),
-    Ignore,
+    Exhausted(Option<u64>),
+    /// Ignored: the callee answered that the request was wrong.
+    WrongRequest,
+    /// Ignored: the callee was not asked.
+    Local,
     Drop,
     Forget,
+}
+
+fn exhausted() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![2 => (0u64..2_000).prop_map(Some), 1 => Just(None)]
 }
 
 fn ending() -> impl Strategy<Value = Ending> {
@@ -46,7 +56,9 @@ fn ending() -> impl Strategy<Value = Ending> {
         4 => Just(Ending::Failure),
         1 => (0u64..900).prop_map(Ending::Throttled),
         1 => (0u64..900).prop_map(Ending::Asking),
-        1 => Just(Ending::Ignore),
+        1 => exhausted().prop_map(Ending::Exhausted),
+        1 => Just(Ending::WrongRequest),
+        1 => Just(Ending::Local),
         1 => Just(Ending::Drop),
         1 => Just(Ending::Forget),
     ]
@@ -59,15 +71,21 @@ fn rules() -> impl Strategy<Value = Rules> {
         (1u32..4, 1u32..4),
         prop_oneof![Just(0u64), Just(100)],
         prop_oneof![Just(0u64), Just(1_500)],
+        prop_oneof![Just(None), Just(Some(700u64))],
+        prop_oneof![Just(None), (1u32..5).prop_map(Some)],
     )
-        .prop_map(|(count, slow, (probes, needed), grace, ramp)| Rules {
-            count,
-            slow,
-            probes,
-            needed,
-            grace,
-            ramp,
-        })
+        .prop_map(
+            |(count, slow, (probes, needed), grace, ramp, exhausted, in_flight)| Rules {
+                count,
+                slow,
+                probes,
+                needed,
+                grace,
+                ramp,
+                exhausted,
+                in_flight,
+            },
+        )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -84,6 +102,7 @@ fn op() -> impl Strategy<Value = Op> {
         10 => any::<usize>().prop_map(Op::FirstByte),
         40 => (0u64..400).prop_map(Op::Advance),
         3 => (0u64..900).prop_map(Op::Throttle),
+        1 => exhausted().prop_map(Op::Exhaust),
         4 => modes.prop_map(Op::Mode),
         4 => rules().prop_map(Op::Reconfigure),
         2 => Just(Op::Reset),
@@ -114,6 +133,8 @@ fn config(rules: Rules) -> Config {
         .abandon_after(Duration::from_millis(ABANDON_MS))
         .background_grace(Duration::from_millis(rules.grace))
         .ramp(Duration::from_millis(rules.ramp))
+        .exhausted_for(rules.exhausted.map(Duration::from_millis))
+        .in_flight_slow(rules.in_flight)
 }
 
 fn end(permit: Permit, ending: Ending) {
@@ -123,7 +144,9 @@ fn end(permit: Permit, ending: Ending) {
         Ending::Throttled(ms) => permit.throttled(Some(Duration::from_millis(ms))),
         Ending::Asking(ms) => permit
             .record(Outcome::failure(FailKind::Other).with_retry_after(Duration::from_millis(ms))),
-        Ending::Ignore => permit.ignore(),
+        Ending::Exhausted(ms) => permit.exhausted(ms.map(Duration::from_millis)),
+        Ending::WrongRequest => permit.ignore(IgnoreKind::Client),
+        Ending::Local => permit.ignore(IgnoreKind::Local),
         #[expect(
             clippy::mem_forget,
             reason = "a forgotten permit is one of the hazards"
@@ -148,9 +171,10 @@ fn equals_the_reference(rules: Rules, ops: Vec<Op>) -> TestCaseResult {
                     false => breaker.try_acquire(),
                 };
                 let expected = model.acquire(background);
-                prop_assert_eq!(real.is_ok(), expected.is_some(), "{:?} {:?}", model, real);
-                if let (Ok(permit), Some(ticket)) = (real, expected) {
-                    held.push((permit, ticket));
+                match (real, expected) {
+                    (Ok(permit), Ok(ticket)) => held.push((permit, ticket)),
+                    (Err(real), Err(expected)) => prop_assert_eq!(real.reason, expected),
+                    other => prop_assert!(false, "{:?} {:?}", model, other),
                 }
             }
             Op::End(..) | Op::FirstByte(_) if held.is_empty() => continue,
@@ -165,7 +189,7 @@ fn equals_the_reference(rules: Rules, ops: Vec<Op>) -> TestCaseResult {
             Op::FirstByte(at) => {
                 let at = at % held.len();
                 held[at].0.first_byte();
-                held[at].1.first_byte.get_or_insert(model.now);
+                model.first_byte(&mut held[at].1);
             }
             Op::Advance(ms) => {
                 clock.advance(Duration::from_millis(ms));
@@ -174,6 +198,10 @@ fn equals_the_reference(rules: Rules, ops: Vec<Op>) -> TestCaseResult {
             Op::Throttle(ms) => {
                 breaker.throttle(Duration::from_millis(ms));
                 model.throttle(ms);
+            }
+            Op::Exhaust(ms) => {
+                breaker.exhaust(ms.map(Duration::from_millis));
+                model.exhaust(ms);
             }
             Op::Mode(mode) => {
                 breaker.set_mode(mode);
@@ -200,11 +228,16 @@ fn equals_the_reference(rules: Rules, ops: Vec<Op>) -> TestCaseResult {
         prop_assert_eq!(counts, model.counts(), "after {:?}", op);
         let counted = held.iter().filter(|(_, ticket)| !ticket.uncounted).count();
         prop_assert_eq!(snapshot.in_flight, counted as u32 + forgotten);
-        if let Where::Open { until } = model.at
+        prop_assert_eq!(snapshot.in_flight_slow, model.overdue(), "after {:?}", op);
+        if let Where::Open { until, exhausted } = model.at
             && model.mode == Mode::Auto
         {
             let left = Duration::from_millis(until.saturating_sub(model.now));
-            prop_assert_eq!(snapshot.retry_after, Some(left));
+            let left = (until != reference::NEVER).then_some(left);
+            prop_assert_eq!(
+                (snapshot.retry_after, snapshot.exhausted),
+                (left, exhausted)
+            );
         }
     }
     Ok(())
@@ -214,7 +247,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn a_few_operations(rules in rules(), ops in prop::collection::vec(op(), 1..300)) {
+    fn b3_a_few_operations_equal_the_reference(rules in rules(), ops in prop::collection::vec(op(), 1..300)) {
         equals_the_reference(rules, ops)?;
     }
 }
@@ -223,7 +256,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::with_cases(4) })]
 
     #[test]
-    fn ten_thousand_operations(rules in rules(), ops in prop::collection::vec(op(), 10_000)) {
+    fn b3_ten_thousand_operations_equal_the_reference(rules in rules(), ops in prop::collection::vec(op(), 10_000)) {
         equals_the_reference(rules, ops)?;
     }
 }

@@ -67,6 +67,9 @@ impl Config {
             ));
         }
         time("max_retry_after", self.max_retry_after, Duration::ZERO)?;
+        if let Some(wait) = self.exhausted_for {
+            time("exhausted_for", wait, Duration::from_millis(1))?;
+        }
         for (field, value) in [("probes", self.probes), ("success_needed", self.needed())] {
             count(field, value)?;
             at_most(field, value, MOST_PROBES, "give at most 4,095")?;
@@ -174,6 +177,8 @@ mod tests {
             (ok().max_open_for(Duration::from_secs(1)), "max_open_for"),
             (ok().jitter(-0.1), "jitter"),
             (ok().max_retry_after(Duration::MAX), "max_retry_after"),
+            (ok().exhausted_for(Duration::ZERO), "exhausted_for"),
+            (ok().exhausted_for(Duration::MAX), "exhausted_for"),
             (ok().probes(0), "probes"),
             (ok().probe_timeout(Duration::ZERO), "probe_timeout"),
             (ok().abandon_after(Duration::MAX), "abandon_after"),

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use spark_core::Instant;
 
+use super::control::NEVER;
 use super::{Call, Machine};
 use crate::live::UNREAD;
 use crate::word::{Stand, Word};
-use crate::{Mode, Reason, RejectReason, Rejected, State};
+use crate::{EventKind, Mode, Reason, RejectReason, Rejected, State};
 
 /// What a caller is told to wait while probes are under way.
 const PROBES_BUSY: Duration = Duration::from_secs(1);
@@ -64,7 +65,8 @@ impl Machine {
             let decided = match word.stand() {
                 Stand::Closed => Some(Ok(self.start_waiting(word, now.as_nanos()))),
                 Stand::Ramping => self.admit_ramping(word, now),
-                Stand::Open => self.admit_open(background, now),
+                Stand::Open => self.admit_open(RejectReason::Open, background, now),
+                Stand::Exhausted => self.admit_open(RejectReason::Exhausted, background, now),
                 Stand::HalfOpen => self.admit_probe(word, now),
             };
             // Else it stands elsewhere by now.
@@ -117,11 +119,21 @@ impl Machine {
         Some(Err(self.reject(State::Closed, RejectReason::Ramping, wait)))
     }
 
-    fn admit_open(&self, background: bool, now: Instant) -> Option<Result<Call, Rejected>> {
-        let until = Instant::from_nanos(self.open_until.load(Acquire));
+    fn admit_open(
+        &self,
+        why: RejectReason,
+        background: bool,
+        now: Instant,
+    ) -> Option<Result<Call, Rejected>> {
+        let until = self.open_until.load(Acquire);
+        if until == NEVER {
+            let wait = self.live.max_open_for();
+            return Some(Err(self.reject(State::Open, why, wait)));
+        }
+        let until = Instant::from_nanos(until);
         if now < until {
             let wait = until.saturating_duration_since(now);
-            return Some(Err(self.reject(State::Open, RejectReason::Open, wait)));
+            return Some(Err(self.reject(State::Open, why, wait)));
         }
         let kept_until = until.saturating_add(self.live.grace());
         if !background && now < kept_until {
@@ -142,7 +154,7 @@ impl Machine {
             .word
             .update(|found| (same(found) && probes.has_room(found)).then(|| found.lend()))
         {
-            Ok(word) => Some(Ok(self.start(word, now.as_nanos(), true))),
+            Ok(word) => Some(Ok(self.start_probe(word, now.as_nanos()))),
             Err(found) if same(found) => Some(Err(self.busy(State::HalfOpen))),
             Err(_) => None,
         }
@@ -154,14 +166,16 @@ impl Machine {
         let begun = self.step(|step| {
             let word = step.word();
             let now = step.now.as_nanos();
-            let over = |until: u64| now >= until;
+            let over = |until: u64| now >= until && until != NEVER;
             let reason = match (word.mode(), word.stand()) {
-                (Mode::Auto, Stand::Open) if over(self.open_until.load(Acquire)) => {
+                (Mode::Auto, Stand::Open | Stand::Exhausted)
+                    if over(self.open_until.load(Acquire)) =>
+                {
                     Reason::OpenTimeOver
                 }
                 (Mode::Auto, Stand::HalfOpen) if over(self.probes_until.load(Acquire)) => {
                     // Nothing is lost where nothing is out: few calls come, and those were good.
-                    if word.out() == 0 {
+                    if word.out() == 0 && now != u64::MAX {
                         step.give_probes_more_time();
                         return None;
                     }
@@ -171,7 +185,12 @@ impl Machine {
             };
             Some((step.half_open(reason), now))
         });
-        begun.map(|(word, now)| Ok(self.start(word, now, true)))
+        begun.map(|(word, now)| Ok(self.start_probe(word, now)))
+    }
+
+    fn start_probe(&self, word: Word, now: u64) -> Call {
+        self.emit(word.generation(), || EventKind::ProbeStarted);
+        self.start(word, now, true)
     }
 
     fn busy(&self, state: State) -> Rejected {

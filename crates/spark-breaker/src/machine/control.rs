@@ -7,6 +7,17 @@ use spark_core::Instant;
 use crate::jitter::Jitter;
 use crate::{Config, Reason, Totals};
 
+/// The end of an open time that only an operator ends.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// The longest that a callee is believed whose credit is used up.
+pub(super) const MOST_EXHAUSTED: Duration = Duration::from_secs(31 * 24 * 3600);
+
+/// The end of any other open time.
+pub(super) fn known(until: Instant) -> u64 {
+    until.as_nanos().min(NEVER - 1)
+}
+
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) config: Config,
@@ -61,6 +72,17 @@ impl Control {
     pub(super) fn spread(&mut self, now: Instant, asked: Instant) -> Instant {
         let wait = asked.saturating_duration_since(now);
         now.saturating_add(self.jitter.lengthen(wait, self.config.jitter))
+    }
+
+    /// Until when it stays open whose callee cannot be helped by waiting. No longer than an open
+    /// time lengthens it so that replicas do not probe at one moment: its end may be a month away.
+    pub(super) fn exhausted_until(&mut self, now: Instant, asked: Option<Duration>) -> u64 {
+        let Some(wait) = asked.or(self.config.exhausted_for) else {
+            return NEVER;
+        };
+        let spread = wait.min(self.config.max_open_for);
+        let extra = self.jitter.lengthen(spread, self.config.jitter) - spread;
+        known(now.saturating_add(wait).saturating_add(extra))
     }
 
     /// As long as is believed.

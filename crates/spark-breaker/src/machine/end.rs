@@ -8,7 +8,7 @@ use super::{Call, Counted, Ending, Machine};
 use crate::live::UNREAD;
 use crate::window::{FINE, Mark, Recorded};
 use crate::word::{Stand, Word};
-use crate::{FailKind, Mode, Outcome, Reason};
+use crate::{EventKind, FailKind, IgnoreKind, Mode, Outcome, Reason, State};
 
 impl Machine {
     /// The permit's call is over: gives back its place and counts how it ended.
@@ -39,7 +39,7 @@ impl Machine {
         match self.record(by_count, call, now, FINE) {
             Recorded::Yes => self.tally.count(Counted::Success),
             Recorded::Numbered => {}
-            Recorded::Late | Recorded::Full => return self.count(Counted::Late),
+            Recorded::Late | Recorded::Full => return self.count_late(call, Outcome::Success),
         }
         self.run.end(call.generation);
         self.metrics.outcome(&self.name, Counted::Success);
@@ -67,10 +67,25 @@ impl Machine {
         } else {
             self.end_closed(call, now, outcome)
         };
-        self.count(counted);
         if counted == Counted::Late {
-            self.heed_late_retry_after(call, outcome);
+            self.count_late(call, outcome);
+            return self.heed_late_retry_after(call, outcome);
         }
+        self.count(counted);
+        if let Outcome::Throttled {
+            retry_after,
+            terminal,
+            ..
+        } = outcome
+        {
+            self.emit_throttled(call.generation, retry_after, terminal);
+        }
+    }
+
+    #[cold]
+    fn count_late(&self, call: &Call, outcome: Outcome) {
+        self.count(Counted::Late);
+        self.emit(call.generation, || EventKind::Late { outcome });
     }
 
     fn count(&self, counted: Counted) {
@@ -106,10 +121,15 @@ impl Machine {
             .slow_after()
             .is_some_and(|long| call.took(now, long));
         let (counted, failed, retry_after) = match outcome {
-            Outcome::Ignored(_) if self.word.load().generation() == call.generation => {
+            Outcome::Ignored(why) => {
+                if self.word.load().generation() != call.generation {
+                    return Counted::Late;
+                }
+                if why == IgnoreKind::Client {
+                    self.run.end(call.generation);
+                }
                 return Counted::Ignored;
             }
-            Outcome::Ignored(_) => return Counted::Late,
             Outcome::Success => (Counted::Success, None, None),
             Outcome::Failure {
                 kind, retry_after, ..
@@ -137,9 +157,9 @@ impl Machine {
             Counted::Failure => self.run.add(call.generation),
             _ => 0,
         };
-        let asked = retry_after.is_some_and(|it| !it.is_zero());
+        let asked = retry_after.is_some_and(|it| !it.is_zero()) || is_terminal(outcome);
         if asked || self.looks_broken(now, in_a_row, failed) {
-            self.step(|step| step.after(call, outcome, retry_after));
+            self.step(|step| step.after(call, outcome));
         }
         counted
     }
@@ -165,27 +185,33 @@ impl Machine {
                 .slow_after()
                 .is_some_and(|long| call.took(now, long))
         };
+        let answered = match outcome {
+            Outcome::Ignored(IgnoreKind::Client) => Counted::Ignored,
+            _ => Counted::Success,
+        };
         let (counted, reason, retry_after) = match outcome {
-            Outcome::Ignored(_) => {
+            Outcome::Ignored(IgnoreKind::Local) => {
                 return match self.give_back(call, Word::give_back) {
                     Some(_) => Counted::Ignored,
                     None => Counted::Late,
                 };
             }
-            Outcome::Success if !slow() => {
+            // What the callee answers, it has recovered for: else a client whose requests are all
+            // wrong would keep it half open.
+            Outcome::Success | Outcome::Ignored(IgnoreKind::Client) if !slow() => {
                 return match self.give_back(call, Word::succeed) {
                     Some(word) => {
                         if self.live.probes().are_enough(word) {
                             self.step(|step| step.close_if_recovered(Some(call.generation)));
                         }
-                        Counted::Success
+                        answered
                     }
                     None => Counted::Late,
                 };
             }
-            Outcome::Success => {
+            Outcome::Success | Outcome::Ignored(IgnoreKind::Client) => {
                 let reason = Reason::ProbeFailed(FailKind::Slow);
-                (Counted::Success, reason, None)
+                (answered, reason, None)
             }
             Outcome::Failure {
                 kind, retry_after, ..
@@ -200,7 +226,8 @@ impl Machine {
             }
             let wait = step.control.believed(retry_after);
             match reason {
-                Reason::ProbeThrottled if !wait.is_zero() => step.open_throttled(wait),
+                _ if is_terminal(outcome) => step.exhaust_or_note(retry_after),
+                Reason::ProbeThrottled if !wait.is_zero() => step.heed_throttle(wait),
                 _ => {
                     let asked = retry_after.map(|_| step.now.saturating_add(wait));
                     step.open(reason, asked);
@@ -229,31 +256,39 @@ impl Machine {
     /// Calls that were under way when the breaker opened may bring a longer `Retry-After` than the
     /// one that opened it.
     fn heed_late_retry_after(&self, call: &Call, outcome: Outcome) {
-        let (Outcome::Failure { retry_after, .. } | Outcome::Throttled { retry_after, .. }) =
-            outcome
-        else {
-            return;
-        };
-        if retry_after.is_some() && self.word.load().follows(call.generation) {
-            self.step(|step| step.lengthen_for(call, retry_after));
+        let asks = retry_after(outcome).is_some() || is_terminal(outcome);
+        if asks && self.word.load().follows(call.generation) {
+            self.step(|step| step.lengthen_for(call, outcome));
         }
+    }
+}
+
+fn is_terminal(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Throttled { terminal: true, .. })
+}
+
+fn retry_after(outcome: Outcome) -> Option<Duration> {
+    match outcome {
+        Outcome::Failure { retry_after, .. } | Outcome::Throttled { retry_after, .. } => {
+            retry_after
+        }
+        Outcome::Success | Outcome::Ignored(_) => None,
     }
 }
 
 impl Step<'_> {
     /// What the end of a call in the closed state leads to.
-    fn after(&mut self, call: &Call, outcome: Outcome, retry_after: Option<Duration>) {
+    fn after(&mut self, call: &Call, outcome: Outcome) {
         let word = self.word();
         if word.generation() != call.generation || !word.is_closed() {
             // It opened in between: then only a later moment to come back is news.
-            return self.lengthen_for(call, retry_after);
+            return self.lengthen_for(call, outcome);
         }
-        let wait = self.control.believed(retry_after);
+        let wait = self.control.believed(retry_after(outcome));
         let asked = self.now.saturating_add(wait);
         match outcome {
-            Outcome::Throttled { .. } if !wait.is_zero() && word.mode() == Mode::Auto => {
-                return self.open_throttled(wait);
-            }
+            _ if is_terminal(outcome) => return self.exhaust_or_note(retry_after(outcome)),
+            Outcome::Throttled { .. } if !wait.is_zero() => return self.heed_throttle(wait),
             Outcome::Failure { .. } if !wait.is_zero() => {
                 let before = self.control.asked_until.unwrap_or(asked);
                 self.control.asked_until = Some(before.max(asked));
@@ -282,10 +317,16 @@ impl Step<'_> {
 
     /// A call brings a longer `Retry-After` than the one that opened the breaker. It can only
     /// lengthen, by no more than the longest that is believed.
-    fn lengthen_for(&mut self, call: &Call, retry_after: Option<Duration>) {
+    fn lengthen_for(&mut self, call: &Call, outcome: Outcome) {
         let word = self.word();
-        if word.follows(call.generation) && word.mode() == Mode::Auto {
-            let wait = self.control.believed(retry_after);
+        let opened = word.follows(call.generation) && word.state() == State::Open;
+        if !opened || word.mode() != Mode::Auto {
+            return;
+        }
+        if is_terminal(outcome) {
+            self.exhaust_or_note(retry_after(outcome));
+        } else {
+            let wait = self.control.believed(retry_after(outcome));
             self.lengthen_open(wait);
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::control::NEVER;
 use super::{Machine, step::Step};
 use crate::sync::hold;
 use crate::word::Stand;
@@ -13,15 +14,17 @@ impl Machine {
     pub(crate) fn throttle(&self, wait: Duration) {
         self.step(|step| {
             let wait = step.control.believed(Some(wait));
-            let word = step.word();
-            if wait.is_zero() || word.mode() != Mode::Auto {
-                return;
-            }
-            match word.stand() {
-                Stand::Open => step.lengthen_open(wait),
-                Stand::Closed | Stand::Ramping | Stand::HalfOpen => step.open_throttled(wait),
+            if !wait.is_zero() {
+                step.heed_throttle(wait);
             }
         });
+        self.emit_throttled(self.word.load().generation(), Some(wait), false);
+    }
+
+    /// The callee says that waiting does not help, likewise.
+    pub(crate) fn exhaust(&self, retry_after: Option<Duration>) {
+        self.step(|step| step.exhaust_or_note(retry_after));
+        self.emit_throttled(self.word.load().generation(), retry_after, true);
     }
 
     pub(crate) fn set_mode(&self, mode: Mode) {
@@ -34,7 +37,11 @@ impl Machine {
                 Mode::Auto => step.turn_over(Mode::Auto),
                 // What the callee asked for outlasts the operator.
                 Mode::ForcedOpen => {
-                    let until = step.open_until().or(step.asked_until());
+                    // Not that its credit is used up: the operator acts, and then it is tried.
+                    let until = match step.word().stand() {
+                        Stand::Exhausted => None,
+                        _ => step.open_until().or(step.asked_until()),
+                    };
                     step.force_open(until.unwrap_or(step.now));
                 }
                 Mode::ForcedClosed | Mode::MetricsOnly | Mode::Disabled => {
@@ -92,7 +99,7 @@ impl Machine {
                         let failed = step.machine.last_failure();
                         untroubled && failed.is_none_or(calm_since)
                     }
-                    Stand::Open => step.open_until().is_none_or(calm_since),
+                    Stand::Open | Stand::Exhausted => step.open_until().is_none_or(calm_since),
                     Stand::HalfOpen => calm_since(step.probes_until()),
                 }
         })
@@ -126,8 +133,9 @@ impl Machine {
                 in_flight_slow: machine.waiting.overdue(step.now.as_nanos()),
                 retry_after: step
                     .open_until()
-                    .filter(|_| word.mode() == Mode::Auto)
+                    .filter(|until| word.mode() == Mode::Auto && until.as_nanos() != NEVER)
                     .map(|until| until.saturating_duration_since(step.now)),
+                exhausted: word.stand() == Stand::Exhausted,
                 last_trip: step.control.last_trip.map(trip),
                 would_trip: step.control.would_trip.map(trip),
                 totals: ever.since(&step.control.counted_before),

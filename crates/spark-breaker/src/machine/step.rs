@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use spark_core::Instant;
 
+use super::control::{MOST_EXHAUSTED, known};
 use super::{Control, Machine};
 use crate::sync::{MutexGuard, hold};
 use crate::word::{Stand, Word};
-use crate::{FailKind, Mode, Reason, State};
+use crate::{EventKind, FailKind, Mode, Reason, State};
 
 /// One step from one state to another.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,6 +17,7 @@ struct Transition {
     from: State,
     to: State,
     reason: Reason,
+    generation: u64,
 }
 
 /// The control lock, the time, and what came of it.
@@ -56,18 +58,26 @@ impl Machine {
         drop(control);
         match told {
             Told::Nothing => {}
-            Told::Moved(moved) => self.tell(&moved),
+            Told::Moved(moved) => self.tell(moved),
             Told::WouldOpen(reason) => {
                 let breaker = &*self.name;
                 tracing::warn!(breaker, %reason, "breaker would open");
                 self.metrics.would_open(&self.name);
+                self.emit(self.word.load().generation(), || EventKind::WouldOpen {
+                    reason,
+                });
             }
         }
         result
     }
 
-    fn tell(&self, moved: &Transition) {
-        let Transition { from, to, reason } = moved;
+    fn tell(&self, moved: Transition) {
+        let Transition {
+            from,
+            to,
+            reason,
+            generation,
+        } = moved;
         let breaker = &*self.name;
         match to {
             State::Open => tracing::warn!(breaker, %from, %to, %reason, "breaker opened"),
@@ -76,7 +86,8 @@ impl Machine {
         }
         // Another step may have been told of meanwhile: the gauge follows the word.
         self.metrics
-            .transition(&self.name, *to, || self.word.load().state());
+            .transition(&self.name, to, || self.word.load().state());
+        self.emit(generation, || EventKind::Transition { from, to, reason });
     }
 }
 
@@ -131,7 +142,57 @@ impl Step<'_> {
         self.forget_after_calm();
         let until = self.control.backed_off(self.now);
         let asked = asked.map(|asked| self.control.spread(self.now, asked));
-        self.trip_into(until.max(asked.unwrap_or(until)), reason);
+        let until = known(until.max(asked.unwrap_or(until)));
+        self.trip_into(Stand::Open, until, reason);
+    }
+
+    /// Opens for so long or stays open for at least so long, as the callee says, if it is for the
+    /// breaker to decide.
+    pub(super) fn heed_throttle(&mut self, wait: Duration) {
+        match (self.word().mode(), self.word().state()) {
+            (Mode::Auto, State::Open) => self.lengthen_open(wait),
+            (Mode::Auto, State::Closed | State::HalfOpen) => self.open_throttled(wait),
+            (Mode::MetricsOnly, _) => self.note(Reason::Throttled { retry_after: wait }),
+            (Mode::ForcedOpen | Mode::ForcedClosed | Mode::Disabled, _) => {}
+        }
+    }
+
+    /// Opens or stays open, because the callee says that waiting does not help, if it is for the
+    /// breaker to decide.
+    pub(super) fn exhaust_or_note(&mut self, retry_after: Option<Duration>) {
+        let retry_after = retry_after
+            .filter(|wait| !wait.is_zero())
+            .map(|wait| wait.min(MOST_EXHAUSTED));
+        match self.word().mode() {
+            Mode::Auto => self.exhaust(retry_after),
+            Mode::MetricsOnly => self.note(Reason::Exhausted { retry_after }),
+            Mode::ForcedOpen | Mode::ForcedClosed | Mode::Disabled => {}
+        }
+    }
+
+    fn exhaust(&mut self, retry_after: Option<Duration>) {
+        let reason = Reason::Exhausted { retry_after };
+        let until = self.control.exhausted_until(self.now, retry_after);
+        let asked = self.open_until().or(self.asked_until());
+        let until = asked.map_or(until, |asked| until.max(asked.as_nanos()));
+        if self.word().state() != State::Open {
+            self.forget_after_calm();
+            return self.trip_into(Stand::Exhausted, until, reason);
+        }
+        // In the same generation: what else was under way when it opened may say more.
+        self.machine.open_until.swap(until, AcqRel);
+        if self.word().stand() == Stand::Open {
+            self.control.last_trip = Some((reason, self.now));
+            let exhausted = self.machine.word.update(|word| Some(word.exhaust()));
+            let generation = exhausted.unwrap_or_else(|word| word).generation();
+            let (from, to) = (State::Open, State::Open);
+            self.told = Told::Moved(Transition {
+                from,
+                to,
+                reason,
+                generation,
+            });
+        }
     }
 
     /// Opens because the callee said so: for as long as it said, now or before.
@@ -140,7 +201,8 @@ impl Step<'_> {
         let asked = self.now.saturating_add(wait);
         let asked = self.asked_until().unwrap_or(asked).max(asked);
         let until = self.control.spread(self.now, asked);
-        self.trip_into(until, Reason::Throttled { retry_after: wait });
+        let reason = Reason::Throttled { retry_after: wait };
+        self.trip_into(Stand::Open, known(until), reason);
     }
 
     /// Stays open for at least so long.
@@ -150,7 +212,7 @@ impl Step<'_> {
             && asked > until
         {
             let until = self.control.spread(self.now, asked);
-            self.machine.open_until.swap(until.as_nanos(), AcqRel);
+            self.machine.open_until.swap(known(until), AcqRel);
         }
     }
 
@@ -164,7 +226,7 @@ impl Step<'_> {
     /// Those of this episode, or of the next one.
     pub(super) fn give_probes_more_time(&mut self) {
         let deadline = self.now.saturating_add(self.control.config.probe_timeout);
-        self.machine.probes_until.swap(deadline.as_nanos(), AcqRel);
+        self.machine.probes_until.swap(known(deadline), AcqRel);
     }
 
     pub(super) fn close(&mut self, mode: Mode, reason: Reason) {
@@ -181,7 +243,7 @@ impl Step<'_> {
 
     /// Open by an operator, and until this moment once the operator lets go.
     pub(super) fn force_open(&mut self, until: Instant) {
-        self.machine.open_until.swap(until.as_nanos(), AcqRel);
+        self.machine.open_until.swap(known(until), AcqRel);
         self.enter(
             Mode::ForcedOpen,
             Stand::Open,
@@ -199,7 +261,7 @@ impl Step<'_> {
 
     /// Until when it is open, while it is.
     pub(super) fn open_until(&self) -> Option<Instant> {
-        (self.word().stand() == Stand::Open)
+        (self.word().state() == State::Open)
             .then(|| Instant::from_nanos(self.machine.open_until.load(Acquire)))
     }
 
@@ -220,11 +282,11 @@ impl Step<'_> {
         }
     }
 
-    fn trip_into(&mut self, until: Instant, reason: Reason) {
+    fn trip_into(&mut self, stand: Stand, until: u64, reason: Reason) {
         self.control.last_trip = Some((reason, self.now));
-        self.machine.open_until.swap(until.as_nanos(), AcqRel);
+        self.machine.open_until.swap(until, AcqRel);
         let mode = self.word().mode();
-        self.enter(mode, Stand::Open, false, reason, true);
+        self.enter(mode, stand, false, reason, true);
     }
 
     /// Where it stands from now on. In this order: results of the generation that ends find no
@@ -254,7 +316,12 @@ impl Step<'_> {
         machine.word.swap(new);
         let (from, to) = (old.state(), new.state());
         if aloud || from != to {
-            self.told = Told::Moved(Transition { from, to, reason });
+            self.told = Told::Moved(Transition {
+                from,
+                to,
+                reason,
+                generation,
+            });
         }
         new
     }

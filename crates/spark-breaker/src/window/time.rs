@@ -207,11 +207,12 @@ impl Bucket {
     }
 
     fn add(&self, epoch: u32, mark: Mark, over_newer: bool) {
-        if mark.failed {
-            add(&self.failures, epoch, over_newer);
-        }
-        if mark.slow {
-            add(&self.slow, epoch, over_newer);
+        for (marked, word) in [(mark.failed, &self.failures), (mark.slow, &self.slow)] {
+            // Whoever is ahead has counted its call first: if the calls are not ahead too, the clock
+            // has stepped back since then, and the mark is not to be lost.
+            if marked && !add(word, epoch, over_newer) && tag(self.calls.load(Acquire)) == epoch {
+                add(word, epoch, true);
+            }
         }
     }
 }

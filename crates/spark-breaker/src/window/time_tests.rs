@@ -51,6 +51,24 @@ fn a_jump_of_any_length_empties_it() {
     }
 }
 
+/// Whether what is counted first after the step is a success or a failure.
+#[test]
+fn b10_nor_does_a_clock_that_steps_far_back_lose_what_comes_after() {
+    for first in [true, false] {
+        let mut timed = window(Duration::from_secs(1), 10);
+        // Both in the place that is looked at below.
+        timed.record(1_000 * SECOND + 200_000_000, true, true);
+        timed.record(5 * SECOND, first, first);
+        timed.record(5 * SECOND, true, true);
+        let counts = timed.window.counts(5 * SECOND);
+        let marked = 1 + u32::from(first);
+        assert_eq!(
+            (counts.calls, counts.failures, counts.slow),
+            (2, marked, marked)
+        );
+    }
+}
+
 #[test]
 fn b10_a_clock_that_steps_back_a_little_loses_nothing() {
     let mut timed = window(Duration::from_secs(1), 10);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use spark_breaker::{Mode, State};
+use spark_breaker::{Mode, RejectReason, State};
 
 use crate::Ending;
 
@@ -16,6 +16,12 @@ pub(crate) const PROBE_TIMEOUT_MS: u64 = 500;
 pub(crate) const ABANDON_MS: u64 = 900;
 pub(crate) const SLOW_MS: u64 = 350;
 
+const TICK_NANOS: u64 = SLOW_MS * 1_000_000 / 12;
+
+fn tick(ms: u64) -> u64 {
+    ms * 1_000_000 / TICK_NANOS
+}
+
 /// What differs from case to case.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rules {
@@ -26,6 +32,10 @@ pub(crate) struct Rules {
     pub(crate) needed: u32,
     pub(crate) grace: u64,
     pub(crate) ramp: u64,
+    /// How long it stays open for want of credit, without another word.
+    pub(crate) exhausted: Option<u64>,
+    /// How many calls that hang are too many.
+    pub(crate) in_flight: Option<u32>,
 }
 
 /// A permit's own record.
@@ -35,13 +45,23 @@ pub(crate) struct Ticket {
     started: u64,
     pub(crate) first_byte: Option<u64>,
     pub(crate) uncounted: bool,
+    /// Its number among those that wait.
+    waits: Option<u64>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Where {
     Closed,
-    Open { until: u64 },
-    HalfOpen { deadline: u64, held: u32, good: u32 },
+    /// `NEVER`: until an operator acts.
+    Open {
+        until: u64,
+        exhausted: bool,
+    },
+    HalfOpen {
+        deadline: u64,
+        held: u32,
+        good: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -68,7 +88,14 @@ pub(crate) struct Model {
     ramping: bool,
     /// Calls that the ramp was asked about.
     ramped: u64,
+    /// The number and the start of each call that has not been heard of, forgotten ones too.
+    waiting: Vec<(u64, u64)>,
+    numbered: u64,
+    /// The tick in which somebody has looked at them.
+    looked: Option<u64>,
 }
+
+pub(crate) const NEVER: u64 = u64::MAX;
 
 impl Model {
     pub(crate) fn new(rules: Rules, now: u64) -> Self {
@@ -85,15 +112,29 @@ impl Model {
             closed_since: now,
             ramping: false,
             ramped: 0,
+            waiting: Vec::new(),
+            numbered: 0,
+            looked: None,
         }
     }
 
-    pub(crate) fn acquire(&mut self, background: bool) -> Option<Ticket> {
-        let uncounted = self.mode == Mode::Disabled;
+    pub(crate) fn acquire(&mut self, background: bool) -> Result<Ticket, RejectReason> {
         match self.mode {
-            Mode::ForcedOpen => return None,
+            Mode::ForcedOpen => return Err(RejectReason::ForcedOpen),
             Mode::Auto => {}
-            _ => return Some(self.ticket(uncounted)),
+            Mode::Disabled => {
+                return Ok(Ticket {
+                    uncounted: true,
+                    ..self.ticket()
+                });
+            }
+            _ => {
+                self.too_many_wait();
+                return Ok(self.waiting_ticket());
+            }
+        }
+        if matches!(self.at, Where::Closed) && self.too_many_wait() {
+            self.open();
         }
         match self.at {
             Where::Closed => {
@@ -104,15 +145,18 @@ impl Model {
                     let point = self.ramped.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11;
                     self.ramped += 1;
                     if point as f64 / (1_u64 << 53) as f64 >= share {
-                        return None;
+                        return Err(RejectReason::Ramping);
                     }
                 }
-                return Some(self.ticket(false));
+                return Ok(self.waiting_ticket());
             }
-            Where::Open { until } => {
-                let kept = if background { 0 } else { self.rules.grace };
-                if self.now < until + kept {
-                    return None;
+            Where::Open { until, exhausted } => {
+                if self.now < until {
+                    let open = [RejectReason::Open, RejectReason::Exhausted];
+                    return Err(open[usize::from(exhausted)]);
+                }
+                if !background && self.now < until + self.rules.grace {
+                    return Err(RejectReason::KeptForBackground);
                 }
                 self.half_open();
             }
@@ -130,19 +174,57 @@ impl Model {
             unreachable!()
         };
         if *held >= probes || *held + *good >= probes.max(needed) {
-            return None;
+            return Err(RejectReason::ProbesBusy);
         }
         *held += 1;
-        Some(self.ticket(false))
+        Ok(self.ticket())
     }
 
-    fn ticket(&self, uncounted: bool) -> Ticket {
+    fn ticket(&self) -> Ticket {
         Ticket {
             generation: self.generation,
             started: self.now,
             first_byte: None,
-            uncounted,
+            uncounted: false,
+            waits: None,
         }
+    }
+
+    fn waiting_ticket(&mut self) -> Ticket {
+        let mut ticket = self.ticket();
+        if self.rules.in_flight.is_some() {
+            self.numbered += 1;
+            self.waiting.push((self.numbered, self.now));
+            ticket.waits = Some(self.numbered);
+        }
+        ticket
+    }
+
+    /// It has been heard of.
+    pub(crate) fn first_byte(&mut self, ticket: &mut Ticket) {
+        ticket.first_byte.get_or_insert(self.now);
+        self.waits_no_more(ticket);
+    }
+
+    fn waits_no_more(&mut self, ticket: &Ticket) {
+        self.waiting
+            .retain(|(number, _)| Some(*number) != ticket.waits);
+    }
+
+    /// Whether too many hang, if nobody has looked in this tick.
+    fn too_many_wait(&mut self) -> bool {
+        let Some(limit) = self.rules.in_flight else {
+            return false;
+        };
+        let tick = tick(self.now);
+        self.looked.replace(tick) != Some(tick) && self.overdue() >= limit
+    }
+
+    /// Those that began so many ticks ago as make up the threshold, and one.
+    pub(crate) fn overdue(&self) -> u32 {
+        let old = (SLOW_MS * 1_000_000).div_ceil(TICK_NANOS) + 1;
+        let is_old = |(_, started): &&(u64, u64)| tick(self.now) - tick(*started) >= old;
+        self.waiting.iter().filter(is_old).count() as u32
     }
 
     fn half_open(&mut self) {
@@ -154,6 +236,7 @@ impl Model {
     }
 
     pub(crate) fn end(&mut self, ticket: Ticket, ending: Ending) {
+        self.waits_no_more(&ticket);
         if ticket.uncounted {
             return;
         }
@@ -165,12 +248,14 @@ impl Model {
         let heard = ticket.first_byte.unwrap_or(self.now);
         let slow = self.rules.slow && heard - ticket.started >= SLOW_MS;
         let current = ticket.generation == self.generation;
+        let just_opened = ticket.generation + 1 == self.generation && self.mode == Mode::Auto;
         match (&mut self.at, ending) {
-            (Where::Open { until }, Ending::Throttled(wait) | Ending::Asking(wait))
-                if ticket.generation + 1 == self.generation && self.mode == Mode::Auto =>
+            (Where::Open { until, .. }, Ending::Throttled(wait) | Ending::Asking(wait))
+                if just_opened =>
             {
                 *until = (*until).max(self.now + wait);
             }
+            (Where::Open { .. }, Ending::Exhausted(wait)) if just_opened => self.exhaust(wait),
             (Where::Closed, ending) if current => self.end_closed(ending, slow),
             (Where::HalfOpen { deadline, .. }, ending)
                 if current && (self.now < *deadline || ending == Ending::Drop) =>
@@ -191,8 +276,12 @@ impl Model {
                 self.run += 1;
                 true
             }
-            Ending::Throttled(_) => true,
-            Ending::Ignore | Ending::Drop | Ending::Forget => return,
+            Ending::Throttled(_) | Ending::Exhausted(_) => true,
+            Ending::WrongRequest => {
+                self.run = 0;
+                return;
+            }
+            Ending::Local | Ending::Drop | Ending::Forget => return,
         };
         let at = self.now;
         self.log.push_back(Entry { at, failed, slow });
@@ -201,6 +290,7 @@ impl Model {
             Ending::Throttled(wait) if wait > 0 && self.mode == Mode::Auto => {
                 return self.open_throttled(wait);
             }
+            Ending::Exhausted(wait) if self.mode == Mode::Auto => return self.exhaust(wait),
             _ => {}
         }
         let in_a_row =
@@ -219,8 +309,8 @@ impl Model {
         };
         *held -= 1;
         match ending {
-            Ending::Success if slow => self.open(),
-            Ending::Success => {
+            Ending::Success | Ending::WrongRequest if slow => self.open(),
+            Ending::Success | Ending::WrongRequest => {
                 *good += 1;
                 self.close_if_recovered();
             }
@@ -230,15 +320,37 @@ impl Model {
                 self.open();
             }
             Ending::Throttled(wait) => self.open_throttled(wait),
-            Ending::Ignore | Ending::Drop | Ending::Forget => {}
+            Ending::Exhausted(wait) => self.exhaust(wait),
+            Ending::Local | Ending::Drop | Ending::Forget => {}
         }
     }
 
     pub(crate) fn throttle(&mut self, wait: u64) {
         match &mut self.at {
             _ if wait == 0 || self.mode != Mode::Auto => {}
-            Where::Open { until } => *until = (*until).max(self.now + wait),
+            Where::Open { until, .. } => *until = (*until).max(self.now + wait),
             Where::Closed | Where::HalfOpen { .. } => self.open_throttled(wait),
+        }
+    }
+
+    /// Waiting does not help. One that is open stays in its generation.
+    pub(crate) fn exhaust(&mut self, asked: Option<u64>) {
+        if self.mode != Mode::Auto {
+            return;
+        }
+        let wait = asked.filter(|wait| *wait > 0).or(self.rules.exhausted);
+        let end = wait.map_or(NEVER, |wait| self.now + wait);
+        match &mut self.at {
+            Where::Open { until, exhausted } => {
+                *until = (*until).max(end);
+                *exhausted = true;
+            }
+            Where::Closed | Where::HalfOpen { .. } => {
+                self.forget_after_calm();
+                let until = end.max(std::mem::take(&mut self.asked));
+                let exhausted = true;
+                self.go(Where::Open { until, exhausted });
+            }
         }
     }
 
@@ -248,15 +360,23 @@ impl Model {
         }
         self.mode = mode;
         match mode {
-            Mode::Auto => self.generation += 1,
+            Mode::Auto => {
+                self.generation += 1;
+                self.forget_those_that_wait();
+            }
             Mode::ForcedOpen => {
                 let until = match self.at {
-                    Where::Open { until } => until,
+                    // Its credit may have been topped up.
+                    Where::Open {
+                        exhausted: true, ..
+                    } => self.now,
+                    Where::Open { until, .. } => until,
                     Where::Closed if self.asked > 0 => self.asked,
                     Where::Closed | Where::HalfOpen { .. } => self.now,
                 };
                 self.asked = 0;
-                self.go(Where::Open { until });
+                let exhausted = false;
+                self.go(Where::Open { until, exhausted });
             }
             _ => self.close_by_hand(),
         }
@@ -270,6 +390,9 @@ impl Model {
     pub(crate) fn reconfigure(&mut self, rules: Rules) {
         if rules.count != self.rules.count {
             self.log.clear();
+        }
+        if rules.in_flight != self.rules.in_flight {
+            self.forget_those_that_wait();
         }
         self.rules = rules;
         self.close_if_recovered();
@@ -293,13 +416,15 @@ impl Model {
         self.streak += 1;
         let time = (OPEN_MS << (self.streak - 1).min(20)).min(MAX_OPEN_MS);
         let until = (self.now + time).max(std::mem::take(&mut self.asked));
-        self.go(Where::Open { until });
+        let exhausted = false;
+        self.go(Where::Open { until, exhausted });
     }
 
     fn open_throttled(&mut self, wait: u64) {
         self.forget_after_calm();
         let until = (self.now + wait).max(std::mem::take(&mut self.asked));
-        self.go(Where::Open { until });
+        let exhausted = false;
+        self.go(Where::Open { until, exhausted });
     }
 
     fn forget_after_calm(&mut self) {
@@ -323,6 +448,12 @@ impl Model {
     fn go(&mut self, at: Where) {
         self.at = at;
         self.generation += 1;
+        self.forget_those_that_wait();
+    }
+
+    fn forget_those_that_wait(&mut self) {
+        self.waiting.clear();
+        self.looked = None;
     }
 
     /// Calls, failures and slow ones in the window.
