@@ -26,8 +26,9 @@ impl<W> Guard<W> {
 impl<W: ClassifyBody> Watch for Guard<W> {
     fn data(&mut self, data: &Bytes) {
         if let Some((permit, body)) = &mut self.0 {
-            permit.first_byte();
-            body.data(data);
+            if body.data(data) {
+                permit.first_byte();
+            }
         }
     }
 
