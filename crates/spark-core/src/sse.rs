@@ -113,7 +113,7 @@ impl Splitter {
         let half = end.is_some() && here.ends_with(b"\r\n");
         let is_cut = self.carried.len() + here.len() - usize::from(half) > self.max;
         if end.is_none() && !is_cut {
-            self.carried.extend_from_slice(here);
+            self.carry(here);
             return None;
         }
         self.skips = end.is_none();
@@ -126,7 +126,7 @@ impl Splitter {
         if self.carried.is_empty() {
             return Some(Event::read(here, first, is_cut));
         }
-        self.carried.extend_from_slice(here);
+        self.carry(here);
         self.given = true;
         Some(Event::read(&self.carried, first, is_cut))
     }
@@ -159,6 +159,16 @@ impl Splitter {
         if std::mem::replace(&mut self.given, false) {
             self.carried.clear();
         }
+    }
+
+    /// The buffer doubles as it fills, but not beyond the longest event.
+    fn carry(&mut self, text: &[u8]) {
+        let length = self.carried.len();
+        if text.len() > self.carried.capacity() - length {
+            let room = length.min(self.max.saturating_sub(length)).max(text.len());
+            self.carried.reserve_exact(room);
+        }
+        self.carried.extend_from_slice(text);
     }
 
     /// Where in `input` the event under way ends, behind its blank line.
