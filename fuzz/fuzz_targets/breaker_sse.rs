@@ -3,6 +3,8 @@
 
 #![no_main]
 
+use std::sync::LazyLock;
+
 use arbitrary::Arbitrary;
 use bytes::Bytes;
 use http::{HeaderValue, Response};
@@ -10,6 +12,8 @@ use libfuzzer_sys::fuzz_target;
 use spark_breaker::{Classify, ClassifyBody, Head, LlmClassify, Outcome, Verdict};
 use spark_core::sse::Splitter;
 use spark_core::{Clock, End};
+
+static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::system);
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
@@ -102,7 +106,7 @@ fn classify<'a>(
     let value = HeaderValue::from_static(content_type);
     response.headers_mut().insert("content-type", value);
     let (parts, ()) = response.into_parts();
-    let head = Head::new(&parts, &Clock::system());
+    let head = Head::new(&parts, &CLOCK);
     match Classify::<()>::response(&LlmClassify::new(), &head) {
         Verdict::Now(_) => unreachable!("the body decides"),
         Verdict::AtTheEnd(mut body) => {

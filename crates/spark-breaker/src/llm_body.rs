@@ -45,8 +45,9 @@ const MAX_HEAD: usize = 64;
 /// use spark_core::{Clock, End};
 /// let response = http::Response::builder().header("content-type", "text/event-stream");
 /// let (parts, ()) = response.body(()).unwrap().into_parts();
+/// let clock = Clock::system();
 /// let verdict = |events: &'static str| {
-///     let head = Head::new(&parts, &Clock::system());
+///     let head = Head::new(&parts, &clock);
 ///     let verdict = Classify::<std::io::Error>::response(&LlmClassify::new(), &head);
 ///     let Verdict::AtTheEnd(mut body) = verdict else { unreachable!() };
 ///     body.data(&Bytes::from_static(events.as_bytes()));
