@@ -211,4 +211,3 @@ pub(crate) fn own_refusal(head: &Head<'_>) -> Option<Outcome> {
         _ => Outcome::Ignored(IgnoreKind::Local),
     })
 }
-

@@ -82,9 +82,7 @@ pub(crate) fn of_status(status: u16, callers_key: bool) -> Outcome {
         401..=403 => Outcome::failure(FailKind::Auth),
         429 => Outcome::throttled(),
         // Between an edge and all that is behind it.
-        520..=527 | 530 => {
-            Outcome::failure(FailKind::Status(status)).with_scope(Scope::Provider)
-        }
+        520..=527 | 530 => Outcome::failure(FailKind::Status(status)).with_scope(Scope::Provider),
         408 | 425 | 500..=599 => Outcome::failure(FailKind::Status(status)),
         _ => Outcome::Ignored(IgnoreKind::Client),
     }
@@ -157,9 +155,18 @@ mod tests {
             (429, r#"{"type":"tokens","code":"rate_limit_exceeded"}"#),
             (429, r#"{"code":429,"status":"RESOURCE_EXHAUSTED"}"#),
             (400, r#"{"type":"invalid_request_error"}"#),
-            (400, r#"{"type":"invalid_request_error","code":"a_new_one"}"#),
-            (404, r#"{"type":"invalid_request_error","code":"model_not_found"}"#),
-            (401, r#"{"type":"invalid_request_error","code":"invalid_api_key"}"#),
+            (
+                400,
+                r#"{"type":"invalid_request_error","code":"a_new_one"}"#,
+            ),
+            (
+                404,
+                r#"{"type":"invalid_request_error","code":"model_not_found"}"#,
+            ),
+            (
+                401,
+                r#"{"type":"invalid_request_error","code":"invalid_api_key"}"#,
+            ),
             (401, r#"{"type":"authentication_error"}"#),
             (403, r#"{"type":"permission_error"}"#),
             (413, r#"{"type":"request_too_large"}"#),

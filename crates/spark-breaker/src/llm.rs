@@ -124,7 +124,10 @@ fn is_readable(headers: &HeaderMap) -> bool {
         .get_all(CONTENT_ENCODING)
         .iter()
         .all(|coding| coding == "identity");
-    is_plain && headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0")
+    is_plain
+        && headers
+            .get(CONTENT_LENGTH)
+            .is_none_or(|length| length != "0")
 }
 
 /// The content type without its parameters.

@@ -41,7 +41,9 @@ pub(crate) fn texts<'a>(
     name: &HeaderName,
 ) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter();
-    let texts = values.filter_map(|value| value.to_str().ok()).map(str::trim);
+    let texts = values
+        .filter_map(|value| value.to_str().ok())
+        .map(str::trim);
     texts.filter(|text| !text.is_empty() && text.len() <= 64)
 }
 

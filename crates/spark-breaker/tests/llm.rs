@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 use proptest::prelude::*;
 use spark_breaker::{
-    Classify, ClassifyBody, FailKind, Head, HttpClassify, IgnoreKind, LlmBody, LlmClassify, Outcome,
-    Phase, Scope, TimeoutLayer, Timeouts, Verdict,
+    Classify, ClassifyBody, FailKind, Head, HttpClassify, IgnoreKind, LlmBody, LlmClassify,
+    Outcome, Phase, Scope, TimeoutLayer, Timeouts, Verdict,
 };
 use spark_core::{Clock, End, Problem, ResponseBody, Shape};
 
@@ -189,7 +189,10 @@ fn an_error_body_says_whether_waiting_helps() {
     let quota = r#"{"error":{"message":"m","type":"insufficient_quota","code":null}}"#;
     let limit = r#"{"error":{"message":"insufficient_quota","type":"tokens","code":"rate_limit_exceeded"}}"#;
     let busy = r#"{"error":{"type":"engine_overloaded_error"}}"#;
-    let long = format!("{{\"error\":{{\"x\":\"{}\",\"type\":\"insufficient_quota\"}}}}", "x".repeat(16 << 10));
+    let long = format!(
+        "{{\"error\":{{\"x\":\"{}\",\"type\":\"insufficient_quota\"}}}}",
+        "x".repeat(16 << 10)
+    );
     let auth = Outcome::failure(FailKind::Auth);
     let throttled = Outcome::throttled();
     for (code, body, expected) in [
@@ -216,17 +219,32 @@ fn an_error_body_says_whether_waiting_helps() {
             }
         }
         if code != 400 {
-            let outcome = read(CALLERS, (code, "application/json"), body.as_bytes(), 9, End::Complete);
+            let outcome = read(
+                CALLERS,
+                (code, "application/json"),
+                body.as_bytes(),
+                9,
+                End::Complete,
+            );
             assert_eq!(outcome, Some(CLIENT));
         }
     }
     for at in 0..quota.len() {
         for end in [End::Error, End::Cancelled] {
-            let outcome = read(OURS, (429, "application/json"), &quota.as_bytes()[..at], 9, end);
+            let outcome = read(
+                OURS,
+                (429, "application/json"),
+                &quota.as_bytes()[..at],
+                9,
+                end,
+            );
             assert_eq!(outcome, Some(throttled), "the head alone decides");
         }
     }
-    let answer = response(429, &[("retry-after", "9"), ("content-type", "application/json")]);
+    let answer = response(
+        429,
+        &[("retry-after", "9"), ("content-type", "application/json")],
+    );
     let Verdict::AtTheEnd(mut reading) = verdict(OURS, answer) else {
         panic!("the body may say more");
     };
@@ -249,15 +267,27 @@ fn answers_in_json() {
         (r#"{"error":null,"choices":[]}"#, Outcome::Success),
         (r#"{"error":{"type":"overloaded_error"}}"#, status(529)),
         ("\n \n{\r\n  \"error\" : \"busy\" }\n", status(500)),
-        (r#"{"type":"error","error":{"type":"api_error"}}"#, status(500)),
+        (
+            r#"{"type":"error","error":{"type":"api_error"}}"#,
+            status(500),
+        ),
         (r#"{"type":"message","error":"#, truncated),
         (r#"{"error":{"code":429}}"#, Outcome::throttled()),
-        (r#"{"error":{"type":"insufficient_quota"}}"#, Outcome::exhausted()),
+        (
+            r#"{"error":{"type":"insufficient_quota"}}"#,
+            Outcome::exhausted(),
+        ),
         (r#"{"error":{"type":"invalid_request_error"}}"#, CLIENT),
-        (r#"{"error":{"type":"authentication_error"}}"#, Outcome::failure(FailKind::Auth)),
+        (
+            r#"{"error":{"type":"authentication_error"}}"#,
+            Outcome::failure(FailKind::Auth),
+        ),
         (r#"{"error":{"type":"overloaded_error""#, truncated),
         // An error, but not where one is looked for.
-        (r#"{"id":1,"error":{"type":"overloaded_error"}}"#, Outcome::Success),
+        (
+            r#"{"id":1,"error":{"type":"overloaded_error"}}"#,
+            Outcome::Success,
+        ),
     ] {
         for size in 1..=body.len().max(1) {
             let outcome = read(OURS, JSON, body.as_bytes(), size, End::Complete);
@@ -268,13 +298,22 @@ fn answers_in_json() {
     assert_eq!(read(OURS, JSON, body, 9, End::Cancelled), None);
     let broken = Outcome::failure(FailKind::Body);
     assert_eq!(read(OURS, JSON, body, 9, End::Error), Some(broken));
-    let huge = format!("{{\"error\":{{\"type\":\"overloaded_error\",\"x\":\"{}\"}}}}", "x".repeat(20_000));
-    assert_eq!(read(OURS, JSON, huge.as_bytes(), 999, End::Complete), Some(Outcome::Success));
+    let huge = format!(
+        "{{\"error\":{{\"type\":\"overloaded_error\",\"x\":\"{}\"}}}}",
+        "x".repeat(20_000)
+    );
+    assert_eq!(
+        read(OURS, JSON, huge.as_bytes(), 999, End::Complete),
+        Some(Outcome::Success)
+    );
 }
 
 #[test]
 fn an_encoded_body_is_not_read() {
-    let headers = [("content-type", "text/event-stream"), ("content-encoding", "gzip")];
+    let headers = [
+        ("content-type", "text/event-stream"),
+        ("content-encoding", "gzip"),
+    ];
     let Verdict::AtTheEnd(mut reading) = verdict(OURS, response(200, &headers)) else {
         panic!("the body decides");
     };
@@ -350,7 +389,11 @@ fn a_stream_is_whole_only_when_its_last_event_came() {
             let ended = at >= text.len() - half;
             let body = &text.as_bytes()[..at];
             let success = Some(Outcome::Success);
-            let expected = if ended { (success, success) } else { (broken, None) };
+            let expected = if ended {
+                (success, success)
+            } else {
+                (broken, None)
+            };
             let outcome = |end| read(OURS, STREAM, body, 9, end);
             let found = (outcome(End::Error), outcome(End::Cancelled));
             assert_eq!(found, expected, "{name} {text:?} at {at}");
@@ -364,14 +407,42 @@ fn error_events_are_what_their_status_would_be() {
         (r#"{"type":"overloaded_error"}"#, status(529), status(529)),
         (r#"{"type":"api_error"}"#, status(500), status(500)),
         (r#"{"type":"server_error"}"#, status(500), status(500)),
-        (r#"{"type":"rate_limit_error"}"#, Outcome::throttled(), CLIENT),
-        (r#"{"code":"rate_limit_exceeded"}"#, Outcome::throttled(), CLIENT),
+        (
+            r#"{"type":"rate_limit_error"}"#,
+            Outcome::throttled(),
+            CLIENT,
+        ),
+        (
+            r#"{"code":"rate_limit_exceeded"}"#,
+            Outcome::throttled(),
+            CLIENT,
+        ),
         (r#"{"type":"invalid_request_error"}"#, CLIENT, CLIENT),
-        (r#"{"type":"authentication_error"}"#, Outcome::failure(FailKind::Auth), CLIENT),
-        (r#"{"type":"permission_error"}"#, Outcome::failure(FailKind::Auth), CLIENT),
-        (r#"{"code":"insufficient_quota"}"#, Outcome::exhausted(), CLIENT),
-        (r#"{"code":503,"status":"UNAVAILABLE"}"#, status(503), status(503)),
-        (r#"{"message":"overloaded_error"}"#, status(500), status(500)),
+        (
+            r#"{"type":"authentication_error"}"#,
+            Outcome::failure(FailKind::Auth),
+            CLIENT,
+        ),
+        (
+            r#"{"type":"permission_error"}"#,
+            Outcome::failure(FailKind::Auth),
+            CLIENT,
+        ),
+        (
+            r#"{"code":"insufficient_quota"}"#,
+            Outcome::exhausted(),
+            CLIENT,
+        ),
+        (
+            r#"{"code":503,"status":"UNAVAILABLE"}"#,
+            status(503),
+            status(503),
+        ),
+        (
+            r#"{"message":"overloaded_error"}"#,
+            status(500),
+            status(500),
+        ),
     ] {
         let event = format!("event: error\ndata: {{\"type\":\"error\",\"error\":{error}}}\n\n");
         let plain = format!("data: {{\"error\":{error}}}\n\n");
@@ -395,13 +466,22 @@ fn error_events_are_what_their_status_would_be() {
 
 #[test]
 fn a_stream_in_no_known_dialect_is_judged_by_its_end_alone() {
-    for body in ["data: words\n\n", "data: {\"a\":1}\n\ndata: {\"a\":2}\n\n", "data: half a", "x"] {
+    for body in [
+        "data: words\n\n",
+        "data: {\"a\":1}\n\ndata: {\"a\":2}\n\n",
+        "data: half a",
+        "x",
+    ] {
         for (end, expected) in [
             (End::Complete, Some(Outcome::Success)),
             (End::Error, Some(Outcome::failure(FailKind::Body))),
             (End::Cancelled, None),
         ] {
-            assert_eq!(read(OURS, STREAM, body.as_bytes(), 3, end), expected, "{body}");
+            assert_eq!(
+                read(OURS, STREAM, body.as_bytes(), 3, end),
+                expected,
+                "{body}"
+            );
         }
     }
 }
@@ -418,7 +498,12 @@ fn what_keeps_a_connection_open_is_no_first_byte() {
         (b":[]}\n\n", true),
         (b": ping\n\n", true),
     ];
-    let json: &[(&[u8], bool)] = &[(b"", false), (b"\n", false), (b" \r\n{", true), (b"\n", true)];
+    let json: &[(&[u8], bool)] = &[
+        (b"", false),
+        (b"\n", false),
+        (b" \r\n{", true),
+        (b"\n", true),
+    ];
     let text: &[(&[u8], bool)] = &[(b"", false), (b"\n", true)];
     for (kind, frames) in [
         ("text/event-stream", events),
@@ -430,7 +515,11 @@ fn what_keeps_a_connection_open_is_no_first_byte() {
             panic!("the body decides");
         };
         for (frame, has_begun) in frames {
-            assert_eq!(body.data(&Bytes::from_static(frame)), *has_begun, "{frame:?}");
+            assert_eq!(
+                body.data(&Bytes::from_static(frame)),
+                *has_begun,
+                "{frame:?}"
+            );
         }
     }
 }
@@ -454,7 +543,11 @@ fn no_more_is_kept_than_is_said() {
                 body.data(&megabyte.slice(at..(at + 1_000).min(megabyte.len())));
             }
         });
-        assert!(used.bytes_max <= most, "{} bytes for {kind:?}", used.bytes_max);
+        assert!(
+            used.bytes_max <= most,
+            "{} bytes for {kind:?}",
+            used.bytes_max
+        );
     }
 }
 
@@ -498,19 +591,70 @@ proptest! {
     }
 }
 
+/// What is counted of a call that is given up after so long, its stream having begun like this.
+async fn given_up(stream: &'static str) -> (u64, u64) {
+    use http_body_util::BodyExt;
+    use spark_breaker::{Breaker, BreakerLayer, Config};
+    use spark_core::testing::{TestBody, TestClock};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    let clock = TestClock::new();
+    let rules = Config::llm().abandon_after(Duration::from_secs(30));
+    let breaker = Breaker::new("primary", rules, clock.clock()).unwrap();
+    let client = service_fn(async move |_: http::Request<String>| {
+        let mut response = Response::new(TestBody::frames([stream]).with_pause().with_data("x"));
+        let kind = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert("content-type", kind);
+        Ok::<_, std::convert::Infallible>(response)
+    });
+    let service = BreakerLayer::new(breaker.clone()).layer(client);
+    let request = http::Request::new(String::new());
+    let mut body = service.oneshot(request).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    clock.advance(Duration::from_secs(31));
+    drop(body);
+    let totals = breaker.snapshot().totals;
+    (totals.failures, totals.cancelled)
+}
+
+#[tokio::test]
+async fn b5_pings_do_not_hide_a_provider_that_hangs() {
+    for nothing in [
+        "",
+        ": ping\n\n",
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+    ] {
+        assert_eq!(given_up(nothing).await, (1, 0), "{nothing:?}");
+    }
+    let begun = "data: {\"choices\":[]}\n\n";
+    assert_eq!(given_up(begun).await, (0, 1), "the caller went away");
+    let whole = "data: [DONE]\n\n";
+    assert_eq!(given_up(whole).await, (0, 0), "all was said: a success");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_ours_tells_its_phase_or_is_of_the_first_byte() {
     use tower::{ServiceBuilder, ServiceExt, service_fn};
     let first_byte = Some(Duration::from_secs(1));
-    let layer = TimeoutLayer::new(Timeouts { first_byte, ..Timeouts::default() });
-    let client = ServiceBuilder::new().layer(layer).service(service_fn(
-        async |_: http::Request<String>| {
-            std::future::pending::<Result<Response<String>, std::io::Error>>().await
-        },
-    ));
-    let answer = client.oneshot(http::Request::new(String::new())).await.unwrap();
+    let layer = TimeoutLayer::new(Timeouts {
+        first_byte,
+        ..Timeouts::default()
+    });
+    let client =
+        ServiceBuilder::new()
+            .layer(layer)
+            .service(service_fn(async |_: http::Request<String>| {
+                std::future::pending::<Result<Response<String>, std::io::Error>>().await
+            }));
+    let answer = client
+        .oneshot(http::Request::new(String::new()))
+        .await
+        .unwrap();
     let Verdict::Now(outcome) = verdict(OURS, answer) else {
         panic!("the head says it all");
     };
-    assert_eq!(outcome, Outcome::failure(FailKind::Timeout(Phase::FirstByte)));
+    assert_eq!(
+        outcome,
+        Outcome::failure(FailKind::Timeout(Phase::FirstByte))
+    );
 }

@@ -269,8 +269,11 @@ impl Sign {
         Some(match kind {
             b"ping" | b"keepalive" => Self::Ping,
             b"error" | b"response.failed" => Self::Error,
-            b"message_start" | b"message_delta" | b"content_block_start"
-            | b"content_block_delta" | b"content_block_stop" => Self::Piece(Dialect::Anthropic),
+            b"message_start"
+            | b"message_delta"
+            | b"content_block_start"
+            | b"content_block_delta"
+            | b"content_block_stop" => Self::Piece(Dialect::Anthropic),
             b"message_stop" => Self::Last(Dialect::Anthropic),
             b"response.completed" | b"response.incomplete" => Self::Last(Dialect::Responses),
             _ if kind.starts_with(b"response.") => Self::Piece(Dialect::Responses),

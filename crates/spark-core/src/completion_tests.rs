@@ -27,13 +27,33 @@ fn events_show_their_dialect_and_their_end() {
     for (text, said, dialect, whole) in [
         ("", vec![], None, Whole::Unknown),
         (": ping\n\n", vec![Nothing], None, Whole::Unknown),
-        ("event: ping\ndata: {}\n\n", vec![Nothing], None, Whole::Unknown),
-        ("data: {\"type\": \"ping\"}\n\n", vec![Nothing], None, Whole::Unknown),
+        (
+            "event: ping\ndata: {}\n\n",
+            vec![Nothing],
+            None,
+            Whole::Unknown,
+        ),
+        (
+            "data: {\"type\": \"ping\"}\n\n",
+            vec![Nothing],
+            None,
+            Whole::Unknown,
+        ),
         ("data:\n\n", vec![Nothing], None, Whole::Unknown),
         ("data: {\"a\":1}\n\n", vec![Piece], None, Whole::Unknown),
         ("data: words\n\n", vec![Piece], None, Whole::Unknown),
-        ("data: {\"choices\":[]}\n\n", vec![Piece], Some(Dialect::Chat), Whole::No),
-        ("data: [DONE]\n\n", vec![Last], Some(Dialect::Chat), Whole::Yes),
+        (
+            "data: {\"choices\":[]}\n\n",
+            vec![Piece],
+            Some(Dialect::Chat),
+            Whole::No,
+        ),
+        (
+            "data: [DONE]\n\n",
+            vec![Last],
+            Some(Dialect::Chat),
+            Whole::Yes,
+        ),
         (
             "data: {\"type\":\"message_start\"}\n\n",
             vec![Piece],
@@ -98,10 +118,22 @@ fn errors_are_found_in_every_dialect_and_place() {
     ];
     for beginning in beginnings {
         for (event, kind, code) in [
-            ("data: {\"error\":{\"type\":\"a\",\"code\":\"b\"}}", Some("a"), Some("b")),
-            ("data: {\"id\":1,\"choices\":[],\"error\":{\"code\":\"b\"}}", None, Some("b")),
+            (
+                "data: {\"error\":{\"type\":\"a\",\"code\":\"b\"}}",
+                Some("a"),
+                Some("b"),
+            ),
+            (
+                "data: {\"id\":1,\"choices\":[],\"error\":{\"code\":\"b\"}}",
+                None,
+                Some("b"),
+            ),
             ("data: {\"error\":\"a text\"}", None, None),
-            ("data: {\"type\":\"error\",\"error\":{\"type\":\"a\"}}", Some("a"), None),
+            (
+                "data: {\"type\":\"error\",\"error\":{\"type\":\"a\"}}",
+                Some("a"),
+                None,
+            ),
             ("data: {\"type\":\"error\",\"code\":\"b\"}", None, Some("b")),
             ("event: error\ndata: {\"type\":\"a\"}", Some("a"), None),
             ("event: error\ndata: no JSON", None, None),
@@ -113,7 +145,8 @@ fn errors_are_found_in_every_dialect_and_place() {
             assert_eq!((error.kind(), error.code()), (kind, code), "{event}");
         }
     }
-    let failed = "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"b\"}}}\n\n";
+    let failed =
+        "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"b\"}}}\n\n";
     let (said, ..) = of(&format!("{}{failed}", beginnings[3]));
     assert!(matches!(said.last(), Some(Said::Error(error)) if error.code() == Some("b")));
 }
@@ -187,7 +220,14 @@ fn bodies_report_their_error() {
         let error = ApiError::read(json.as_bytes()).unwrap();
         assert_eq!(error.http_status(), status, "{json}");
     }
-    for json in ["", "[]", "{}", "null", r#"{"error":null}"#, r#"{"error":{}"#] {
+    for json in [
+        "",
+        "[]",
+        "{}",
+        "null",
+        r#"{"error":null}"#,
+        r#"{"error":{}"#,
+    ] {
         assert_eq!(ApiError::read(json.as_bytes()), None, "{json}");
     }
     let long = format!("{{\"error\":{{\"type\":\"{}\"}}}}", "x".repeat(65));

@@ -156,7 +156,7 @@ fn the_tail_is_what_no_blank_line_ended() {
         let mut splitter = Splitter::new(100);
         let mut rest = text.as_bytes();
         while splitter.next(&mut rest).is_some() {}
-        let found = splitter.finish().and_then(|event| event.data.clone());
+        let found = splitter.finish().and_then(|event| event.data);
         assert_eq!(found.as_deref(), tail.map(str::as_bytes), "{text:?}");
     }
 }

@@ -8,7 +8,9 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 use spark_breaker::Answered;
-use spark_core::{Clock, CollectError, Context, Instant, Problem, Refusal, UsageReport, collect, sse};
+use spark_core::{
+    Clock, CollectError, Context, Instant, Problem, Refusal, UsageReport, collect, sse,
+};
 use spark_errors::ErrorTracker;
 use tower::ServiceExt;
 
