@@ -311,9 +311,9 @@ fn gemini(map: &Map<String, Value>) -> Option<bool> {
 /// # Example
 /// ```
 /// use spark_core::completion::ApiError;
-/// let body = br#"{"error":{"message":"…","type":"insufficient_quota","code":null}}"#;
+/// let body = br#"{"error":{"message":"m","type":"insufficient_quota","code":null}}"#;
 /// assert_eq!(ApiError::read(body).unwrap().kind(), Some("insufficient_quota"));
-/// let body = br#"{"error":{"code":503,"message":"…","status":"UNAVAILABLE"}}"#;
+/// let body = br#"{"error":{"code":503,"message":"m","status":"UNAVAILABLE"}}"#;
 /// let error = ApiError::read(body).unwrap();
 /// assert_eq!((error.http_status(), error.status()), (Some(503), Some("UNAVAILABLE")));
 /// ```
