@@ -25,9 +25,10 @@ impl<W> Guard<W> {
 
 impl<W: ClassifyBody> Watch for Guard<W> {
     fn data(&mut self, data: &Bytes) {
-        if let Some((permit, body)) = &mut self.0 {
+        if let Some((permit, body)) = &mut self.0
+            && body.data(data)
+        {
             permit.first_byte();
-            body.data(data);
         }
     }
 

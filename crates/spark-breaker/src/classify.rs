@@ -7,7 +7,7 @@ use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 use spark_core::{Clock, End, Refusal};
 
-use crate::{FailKind, IgnoreKind, Outcome, Phase, retry_after};
+use crate::{FailKind, IgnoreKind, Outcome, Phase, TimeoutError, reset_after, retry_after};
 
 /// Decides what an answer, or the lack of one, says about the callee.
 ///
@@ -54,9 +54,10 @@ pub enum Verdict<B> {
 
 /// Reads a body as it passes, and decides at its end.
 pub trait ClassifyBody: Send + 'static {
-    /// Some bytes have passed.
-    fn data(&mut self, data: &Bytes) {
-        let _ = data;
+    /// Some bytes have passed. Says whether the answer proper has begun: what comes before, as a
+    /// comment that keeps the connection open, is no first byte.
+    fn data(&mut self, data: &Bytes) -> bool {
+        !data.is_empty()
     }
 
     /// The body has ended. `None` leaves the permit without a result, as if dropped: right for a
@@ -123,9 +124,28 @@ impl<'a> Head<'a> {
         self.parts.extensions.get()
     }
 
-    /// How long the provider asks to be left alone.
+    /// How long the provider asks to be left alone: its [`retry_after`]; and where it says 429
+    /// without one, its [`reset_after`].
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::Head;
+    /// use std::time::Duration;
+    /// let clock = spark_core::Clock::system();
+    /// let response = http::Response::builder().header("x-ratelimit-reset-tokens", "6m0s");
+    /// let (mut parts, ()) = response.body(()).unwrap().into_parts();
+    /// assert_eq!(Head::new(&parts, &clock).retry_after(), None, "each answer has it");
+    /// parts.status = http::StatusCode::TOO_MANY_REQUESTS;
+    /// assert_eq!(Head::new(&parts, &clock).retry_after(), Some(Duration::from_secs(360)));
+    /// ```
     pub fn retry_after(&self) -> Option<Duration> {
-        retry_after(self.headers(), self.clock.unix_time())
+        let now = self.clock.unix_time();
+        let asked = retry_after(self.headers(), now);
+        if self.status() != StatusCode::TOO_MANY_REQUESTS {
+            return asked;
+        }
+        // A limit that is full again lets more than one call pass: later than one that is asked for.
+        asked.or_else(|| reset_after(self.headers(), now))
     }
 }
 
@@ -137,7 +157,7 @@ impl<'a> Head<'a> {
 /// | 429 | throttled, with its `Retry-After` |
 /// | other 4xx | ignored |
 /// | 1xx, 2xx, 3xx | decided by the body: complete, broken or cancelled |
-/// | refused by our own timeout | failure |
+/// | refused by our own timeout | failure of the phase that took too long |
 /// | refused by any other layer of ours | ignored |
 /// | an error of the client | failure |
 ///
@@ -178,135 +198,16 @@ impl<E> Classify<E> for HttpClassify {
     }
 }
 
-/// For model providers that are called with our own key: as [`HttpClassify`], and 401, 402 and 403
-/// are failures, because every further call would be refused too. The default.
-///
-/// # Example
-/// ```
-/// use spark_breaker::{Classify, FailKind, Head, IgnoreKind, LlmClassify, Outcome, Verdict};
-/// let (parts, ()) = http::Response::builder().status(401).body(()).unwrap().into_parts();
-/// let clock = spark_core::Clock::system();
-/// let of = |classify: LlmClassify| {
-///     Classify::<std::io::Error>::response(&classify, &Head::new(&parts, &clock))
-/// };
-/// assert_eq!(of(LlmClassify::new()), Verdict::Now(Outcome::failure(FailKind::Auth)));
-/// assert_eq!(of(LlmClassify::callers_key()), Verdict::Now(Outcome::Ignored(IgnoreKind::Client)));
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LlmClassify {
-    callers_key: bool,
-}
-
-impl LlmClassify {
-    /// For calls with our own key.
-    pub const fn new() -> Self {
-        Self { callers_key: false }
-    }
-
-    /// For calls with a key that each caller brings: one caller's bad key says nothing about the
-    /// provider.
-    pub const fn callers_key() -> Self {
-        Self { callers_key: true }
-    }
-}
-
-impl<E> Classify<E> for LlmClassify {
-    type Body = ToTheEnd;
-
-    fn response(&self, head: &Head<'_>) -> Verdict<ToTheEnd> {
-        let refuses_key = matches!(head.status().as_u16(), 401..=403);
-        if refuses_key && !self.callers_key && head.refusal().is_none() {
-            return Verdict::Now(Outcome::failure(FailKind::Auth));
-        }
-        Classify::<E>::response(&HttpClassify, head)
-    }
-
-    fn error(&self, error: &E) -> Outcome {
-        HttpClassify.error(error)
-    }
-}
-
 /// An answer of our own says nothing about the provider, or the breaker would feed itself; except
 /// that a timeout of ours means that the provider did not answer.
-fn own_refusal(head: &Head<'_>) -> Option<Outcome> {
+pub(crate) fn own_refusal(head: &Head<'_>) -> Option<Outcome> {
     let refusal = head.refusal()?;
     Some(match refusal.by {
-        "timeout" => Outcome::failure(FailKind::Timeout(Phase::FirstByte)),
+        "timeout" => {
+            let error = head.parts.extensions.get::<TimeoutError>();
+            let phase = error.map_or(Phase::FirstByte, |error| error.phase);
+            Outcome::failure(FailKind::Timeout(phase))
+        }
         _ => Outcome::Ignored(IgnoreKind::Local),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use http::{HeaderValue, Response, header::RETRY_AFTER};
-    use spark_core::{Problem, ResponseBody, Shape};
-
-    use super::*;
-
-    fn of<B>(response: Response<B>) -> Verdict<ToTheEnd> {
-        let (parts, _) = response.into_parts();
-        let clock = Clock::system();
-        Classify::<()>::response(&LlmClassify::new(), &Head::new(&parts, &clock))
-    }
-
-    fn status(status: u16) -> Response<()> {
-        Response::builder().status(status).body(()).unwrap()
-    }
-
-    #[test]
-    fn statuses() {
-        for pending in [100, 101, 200, 204, 301, 304] {
-            assert_eq!(of(status(pending)), Verdict::AtTheEnd(ToTheEnd));
-        }
-        for ignored in [400, 404, 405, 409, 413, 415, 422, 451] {
-            let ignored = of(status(ignored));
-            assert_eq!(ignored, Verdict::Now(Outcome::Ignored(IgnoreKind::Client)));
-        }
-        for auth in [401, 402, 403] {
-            let failure = Outcome::failure(FailKind::Auth);
-            assert_eq!(of(status(auth)), Verdict::Now(failure));
-        }
-        for failed in [408, 425, 500, 501, 502, 503, 504, 520, 524, 529] {
-            let failure = Outcome::failure(FailKind::Status(failed));
-            assert_eq!(of(status(failed)), Verdict::Now(failure));
-        }
-        let throttled = Outcome::throttled();
-        assert_eq!(of(status(429)), Verdict::Now(throttled));
-    }
-
-    #[test]
-    fn retry_after_goes_along() {
-        let retry_after = Some(Duration::from_secs(9));
-        for code in [429, 503, 529] {
-            let mut response = status(code);
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static("9"));
-            let expected = match code {
-                429 => Outcome::throttled(),
-                _ => Outcome::failure(FailKind::Status(code)),
-            }
-            .with_retry_after(retry_after);
-            assert_eq!(of(response), Verdict::Now(expected));
-        }
-    }
-
-    #[test]
-    fn our_own_refusals_are_ignored_except_timeouts() {
-        let refusal = |status: u16, by| -> Response<ResponseBody<String>> {
-            Problem::new(StatusCode::from_u16(status).unwrap(), by, "code")
-                .into_response(Shape::PROBLEM)
-        };
-        for (status, by) in [
-            (503, "breaker"),
-            (503, "bulkhead"),
-            (429, "ratelimit"),
-            (401, "auth"),
-        ] {
-            let ignored = Outcome::Ignored(IgnoreKind::Local);
-            assert_eq!(of(refusal(status, by)), Verdict::Now(ignored));
-        }
-        let timeout = Outcome::failure(FailKind::Timeout(Phase::FirstByte));
-        assert_eq!(of(refusal(504, "timeout")), Verdict::Now(timeout));
-    }
 }

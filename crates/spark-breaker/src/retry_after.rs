@@ -2,15 +2,17 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::HeaderMap;
-use http::header::RETRY_AFTER;
+use http::header::{HeaderMap, HeaderName, RETRY_AFTER};
 
 /// The longest time that is read; a longer one is cut to it.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// Reads `Retry-After`: a number of seconds, or an HTTP date, which is compared with `unix_now`
-/// (from [`Clock::unix_time`](spark_core::Clock::unix_time)). Of several, the longest counts. A date
-/// in the past is zero; garbage is nothing; more than a day is a day.
+/// (from [`Clock::unix_time`](spark_core::Clock::unix_time)); and `Retry-After-Ms`, a number of
+/// milliseconds, which some providers send beside it. Of several, the longest counts. A date in the
+/// past is zero; garbage is nothing; more than a day is a day.
 ///
 /// # Example
 /// ```
@@ -25,20 +27,35 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// assert_eq!(spark_breaker::retry_after(&headers, now), Some(Duration::from_secs(20)));
 /// ```
 pub fn retry_after(headers: &HeaderMap, unix_now: Duration) -> Option<Duration> {
-    headers
-        .get_all(RETRY_AFTER)
-        .iter()
-        .filter_map(|value| parse(value.to_str().ok()?.trim(), unix_now))
-        .max()
+    let plain = texts(headers, &RETRY_AFTER).filter_map(|text| parse(text, unix_now));
+    let exact = texts(headers, &RETRY_AFTER_MS).filter_map(|text| {
+        let whole = whole_number(text.split('.').next()?)?;
+        Some(Duration::from_millis(whole).min(LONGEST))
+    });
+    plain.chain(exact).max()
+}
+
+/// The values of a header that may be a time: short and of plain text.
+pub(crate) fn texts<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter();
+    let texts = values
+        .filter_map(|value| value.to_str().ok())
+        .map(str::trim);
+    texts.filter(|text| !text.is_empty() && text.len() <= 64)
+}
+
+/// Digits and nothing else: what does not fit is too much, not garbage.
+pub(crate) fn whole_number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 fn parse(text: &str, unix_now: Duration) -> Option<Duration> {
-    if text.is_empty() || text.len() > 64 {
-        return None;
-    }
-    let wait = if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // All digits: what does not fit is too long, not garbage.
-        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    let wait = if let Some(seconds) = whole_number(text) {
+        Duration::from_secs(seconds)
     } else {
         let date = httpdate::parse_http_date(text).ok()?;
         let at = date.duration_since(UNIX_EPOCH).ok()?;
@@ -65,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn table() {
+    fn b11_any_retry_after_is_bounded_and_garbage_is_nothing() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         for (values, expected) in [
             (vec!["0"], seconds(0)),
@@ -84,6 +101,28 @@ mod tests {
             (vec!["3", "9", "nonsense"], seconds(9)),
         ] {
             assert_eq!(read(&values), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn milliseconds_count_beside_seconds_and_the_longest_wins() {
+        let ms = |ms| Some(Duration::from_millis(ms));
+        for (exact, plain, expected) in [
+            ("512", None, ms(512)),
+            ("512.7", None, ms(512)),
+            ("512", Some("1"), ms(1_000)),
+            ("2512", Some("1"), ms(2_512)),
+            ("99999999999999999999999", None, ms(86_400_000)),
+            ("-5", None, None),
+            ("soon", Some("1"), ms(1_000)),
+            ("", None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("retry-after-ms", HeaderValue::from_str(exact).unwrap());
+            if let Some(plain) = plain {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(plain));
+            }
+            assert_eq!(retry_after(&headers, NOW), expected, "{exact} {plain:?}");
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use spark_core::completion::ApiError;
+use spark_core::sse::{Event, Splitter};
 
 type Reason = &'static str;
 
@@ -15,7 +17,7 @@ pub(crate) fn json(body: &[u8]) -> Result<(), Reason> {
     let Ok(Value::Object(answer)) = serde_json::from_slice(body) else {
         return Err("not_json");
     };
-    if answer.get("error").is_some_and(|error| !error.is_null()) {
+    if ApiError::of(b"", &answer).is_some() {
         return Err("error");
     }
     if let Some(choices) = answer.get("choices") {
@@ -87,47 +89,22 @@ fn tool_arguments(arguments: &str) -> Result<(), Reason> {
 /// finished, and `data: [DONE]` as the last one, with the empty line that ends it.
 pub(crate) fn sse(body: &[u8]) -> Result<(), Reason> {
     let text = std::str::from_utf8(body).map_err(|_| "not_text")?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut stream = Stream::default();
-    let (mut name, mut data) = ("", None::<String>);
-    let mut rest = text;
-    while let Some((line, after)) = next_line(rest) {
-        rest = after;
-        if line.is_empty() {
-            if let Some(data) = data.take() {
-                stream.event(name, &data)?;
-            }
-            name = "";
-            continue;
-        }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "event" => name = value,
-            "data" => match &mut data {
-                None => data = Some(value.to_owned()),
-                Some(data) => {
-                    data.push('\n');
-                    data.push_str(value);
-                }
-            },
-            // A comment, an id, a retry time, or a field from the future.
-            _ => {}
+    // The body is here as a whole, so it bounds its events.
+    let mut splitter = Splitter::new(usize::MAX);
+    let mut rest = body;
+    while let Some(event) = splitter.next(&mut rest) {
+        if let Some(data) = event.data() {
+            stream.event(event.name(), data)?;
         }
     }
     // A CR at the end of a stream of CRLFs lacks its LF.
     let half = text.ends_with('\r') && text.contains("\r\n");
-    if half || !rest.is_empty() || data.is_some() {
+    let is_cut = |tail: Event<'_>| tail.data().is_some() || !text.ends_with(['\n', '\r']);
+    if half || splitter.finish().is_some_and(is_cut) {
         return Err("cut_off");
     }
     stream.end()
-}
-
-/// A line that ended, at LF, CR or CRLF, and what follows it.
-fn next_line(text: &str) -> Option<(&str, &str)> {
-    let at = text.find(['\n', '\r'])?;
-    let (line, rest) = text.split_at(at);
-    Some((line, rest.strip_prefix("\r\n").unwrap_or(&rest[1..])))
 }
 
 #[derive(Default)]
@@ -142,23 +119,21 @@ struct Stream {
 }
 
 impl Stream {
-    fn event(&mut self, name: &str, data: &str) -> Result<(), Reason> {
-        if name == "error" {
+    fn event(&mut self, name: &[u8], data: &[u8]) -> Result<(), Reason> {
+        if name == b"error" {
             return Err("error_event");
         }
         if self.done {
             return Err("after_done");
         }
-        if data == "[DONE]" {
+        if data == b"[DONE]" {
             self.done = true;
             return Ok(());
         }
-        let Ok(Value::Object(event)) = serde_json::from_str(data) else {
+        let Ok(Value::Object(event)) = serde_json::from_slice(data) else {
             return Err("not_json");
         };
-        if event.get("error").is_some_and(|error| !error.is_null())
-            || event.get("type").is_some_and(|kind| kind == "error")
-        {
+        if ApiError::of(name, &event).is_some() {
             return Err("error_event");
         }
         match event.get("choices").and_then(Value::as_array) {

@@ -5,6 +5,7 @@ mod budget;
 mod client_ip;
 mod clock;
 mod collect;
+pub mod completion;
 mod context;
 mod context_layer;
 #[cfg(feature = "axum")]
@@ -18,6 +19,7 @@ mod refusal;
 mod request_body;
 mod response_body;
 mod shape;
+pub mod sse;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod usage;

@@ -8,15 +8,15 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 use spark_breaker::Answered;
-use spark_core::{Clock, CollectError, Context, Instant, Problem, Refusal, UsageReport, collect};
+use spark_core::{
+    Clock, CollectError, Context, Instant, Problem, Refusal, UsageReport, collect, sse,
+};
 use spark_errors::ErrorTracker;
 use tower::ServiceExt;
 
 use crate::app::App;
 use crate::ledger::Ledger;
-use crate::provider::{
-    OnlyProvider, ProviderBody, ProviderError, chat_request, data_of, is_event_stream,
-};
+use crate::provider::{OnlyProvider, ProviderBody, ProviderError, chat_request, is_event_stream};
 use crate::spending::{Spending, text_bytes};
 
 /// The longest error body of a provider that is read.
@@ -180,12 +180,15 @@ impl Events {
                 return Some(Err(self.usage.failed(cut_off())));
             };
             let Ok(raw) = frame.into_data() else { continue };
-            let data = data_of(&raw);
-            let is_last = data.as_deref() == Some(b"[DONE]");
+            // Each frame is one event, within its limits.
+            let mut splitter = sse::Splitter::new(usize::MAX);
+            let event = splitter.next(&mut &raw[..]);
+            let data = event.as_ref().and_then(sse::Event::data);
+            let is_last = data == Some(b"[DONE]");
             if is_last {
                 self.usage.book();
             }
-            let chunk: Option<Value> = data.and_then(|data| serde_json::from_slice(&data).ok());
+            let chunk: Option<Value> = data.and_then(|data| serde_json::from_slice(data).ok());
             if chunk.is_some() {
                 self.usage.pieces += 1;
             }
@@ -357,7 +360,11 @@ async fn provider_refused(response: Response<ProviderBody>) -> Option<Problem> {
 
 /// What the provider says, within what its breaker would believe; else a second.
 fn retry_after(app: &App, response: &Response<ProviderBody>) -> Duration {
-    let after = spark_breaker::retry_after(response.headers(), app.clock.unix_time());
+    let (headers, now) = (response.headers(), app.clock.unix_time());
+    let mut after = spark_breaker::retry_after(headers, now);
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        after = after.or_else(|| spark_breaker::reset_after(headers, now));
+    }
     after.unwrap_or(Duration::from_secs(1)).min(MAX_RETRY_AFTER)
 }
 

@@ -215,6 +215,30 @@ async fn a_cut_stream_is_an_error_and_is_never_cached() {
 }
 
 #[tokio::test]
+async fn answers_that_break_off_open_the_breaker() {
+    for (mode, streams) in [
+        ("cut_clean", true),
+        ("error_in_stream", true),
+        ("error_in_stream", false),
+    ] {
+        let upstream = Upstream::start();
+        let (server, user) = server_with(&[("primary", &upstream)]).await;
+        upstream.mode(json!({ "mode": mode })).await;
+        for n in 0..4 {
+            let mut body = prompt(&format!("breaks off {n}"));
+            body["stream"] = streams.into();
+            user.stream("/api/spark/generate", &body).await;
+        }
+        let master = server.client().bearer(&server.master);
+        let breakers = master.get("/api/spark/breakers").await.json();
+        assert_eq!(
+            breakers["breakers"][0]["state"], "open",
+            "{mode}: {breakers}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_a_provider_did_wrong_is_tracked_and_told_to_the_webhook() {
     let (upstream, sink) = (Upstream::start(), Upstream::start());
     let url = sink.base_url().replace("/v1", "/v1/chat/completions");

@@ -1,25 +1,29 @@
 //! Server-sent events: split, one per frame, and known to be whole.
-//!
-//! Source of the format: WHATWG HTML, 9.2 Server-sent events.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use spark_core::BoxError;
+use spark_core::completion::{Progress, Said};
+use spark_core::sse::Splitter;
 
 /// The longest event, in bytes; a longer one fails the stream.
 const MAX_EVENT: usize = 1 << 20;
 
 pin_project! {
-    /// A stream of chat completion chunks: one event per frame. It fails when it ends before
-    /// `data: [DONE]`, when an event reports an error, and when an event is too long.
+    /// A stream of chat completion chunks: one event per frame, not copied where it came in one. It
+    /// fails when it ends before `data: [DONE]`, when an event reports an error, and when an event is
+    /// too long.
     pub(crate) struct WholeEvents<B> {
         #[pin]
         body: B,
         splitter: Splitter,
+        progress: Progress,
+        // What came and was not looked at yet.
+        input: Bytes,
         done: bool,
     }
 }
@@ -40,7 +44,9 @@ impl<B> WholeEvents<B> {
     pub(crate) fn new(body: B) -> Self {
         Self {
             body,
-            splitter: Splitter::default(),
+            splitter: Splitter::new(MAX_EVENT),
+            progress: Progress::new(),
+            input: Bytes::new(),
             done: false,
         }
     }
@@ -64,22 +70,32 @@ where
             return Poll::Ready(None);
         }
         loop {
-            if let Some(event) = this.splitter.next() {
-                let data = data_of(&event);
-                if data.as_deref() == Some(b"[DONE]") {
-                    *this.done = true;
-                } else if data.as_deref().is_some_and(is_error) {
-                    return Poll::Ready(Some(Err(EventError::Reported.into())));
-                }
-                return Poll::Ready(Some(Ok(Frame::data(event))));
+            let mut rest = &this.input[..];
+            if let Some(event) = this.splitter.next(&mut rest) {
+                let error = match this.progress.event(&event) {
+                    _ if event.is_cut() => Some(EventError::TooLong),
+                    Said::Error(_) => Some(EventError::Reported),
+                    Said::Last => {
+                        *this.done = true;
+                        None
+                    }
+                    Said::Nothing | Said::Piece => None,
+                };
+                let frame = match error {
+                    Some(error) => Err(error.into()),
+                    None => Ok(Frame::data(event.to_bytes(this.input))),
+                };
+                let taken = this.input.len() - rest.len();
+                this.input.advance(taken);
+                *this.done |= frame.is_err();
+                return Poll::Ready(Some(frame));
             }
-            if this.splitter.pending() > MAX_EVENT {
-                return Poll::Ready(Some(Err(EventError::TooLong.into())));
-            }
+            // All of it was taken, though no event ended.
+            this.input.clear();
             match ready!(this.body.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        this.splitter.push(&data);
+                        *this.input = data;
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
@@ -93,91 +109,14 @@ where
     }
 }
 
-fn is_error(data: &[u8]) -> bool {
-    // Few events hold the word at all, so that few are parsed.
-    data.windows(7).any(|w| w == b"\"error\"")
-        && serde_json::from_slice::<serde_json::Value>(data)
-            .is_ok_and(|value| value.get("error").is_some_and(|error| !error.is_null()))
-}
-
-/// Cuts a stream of bytes after each blank line. Linear in the bytes, however they are cut.
-#[derive(Debug, Default)]
-struct Splitter {
-    buffer: BytesMut,
-    scanned: usize,
-    line_start: usize,
-}
-
-impl Splitter {
-    fn push(&mut self, data: &[u8]) {
-        self.buffer.extend_from_slice(data);
-    }
-
-    /// Bytes of an event that has not ended.
-    fn pending(&self) -> usize {
-        self.buffer.len()
-    }
-
-    /// The next event, with the blank line that ends it.
-    fn next(&mut self) -> Option<Bytes> {
-        while self.scanned < self.buffer.len() {
-            let at = self.scanned;
-            let end_of_line = match self.buffer[at] {
-                b'\n' => at + 1,
-                // A carriage return ends a line alone or with a line feed, which may be on its way.
-                b'\r' => match self.buffer.get(at + 1) {
-                    None => return None,
-                    Some(b'\n') => at + 2,
-                    Some(_) => at + 1,
-                },
-                _ => {
-                    self.scanned += 1;
-                    continue;
-                }
-            };
-            let blank = self.line_start == at;
-            self.scanned = end_of_line;
-            self.line_start = end_of_line;
-            if blank {
-                self.scanned = 0;
-                self.line_start = 0;
-                return Some(self.buffer.split_to(end_of_line).freeze());
-            }
-        }
-        None
-    }
-}
-
-/// The data of an event: its `data` lines, joined by line feeds.
-pub(crate) fn data_of(event: &[u8]) -> Option<Vec<u8>> {
-    let mut data: Option<Vec<u8>> = None;
-    for line in event.split(|b| matches!(b, b'\n' | b'\r')) {
-        let Some(rest) = line.strip_prefix(b"data") else {
-            continue;
-        };
-        let value = match rest {
-            [] => rest,
-            [b':', b' ', value @ ..] | [b':', value @ ..] => value,
-            _ => continue,
-        };
-        match &mut data {
-            Some(data) => {
-                data.push(b'\n');
-                data.extend_from_slice(value);
-            }
-            None => data = Some(value.to_vec()),
-        }
-    }
-    data
-}
-
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
 
-    struct Chunks(std::collections::VecDeque<Bytes>);
+    /// Chunks that each keep waiting once.
+    struct Chunks(std::collections::VecDeque<Bytes>, bool);
 
     impl Body for Chunks {
         type Data = Bytes;
@@ -185,15 +124,20 @@ mod tests {
 
         fn poll_frame(
             mut self: Pin<&mut Self>,
-            _cx: &mut Context<'_>,
+            cx: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            self.1 = !self.1;
+            if self.1 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Poll::Ready(self.0.pop_front().map(|chunk| Ok(Frame::data(chunk))))
         }
     }
 
     async fn read(text: &str, chunk: usize) -> (Vec<String>, Option<String>) {
         let chunks = text.as_bytes().chunks(chunk).map(Bytes::copy_from_slice);
-        let mut body = WholeEvents::new(Chunks(chunks.collect()));
+        let mut body = WholeEvents::new(Chunks(chunks.collect(), false));
         let mut events = Vec::new();
         while let Some(frame) = body.frame().await {
             match frame {
@@ -221,13 +165,11 @@ mod tests {
                 "",
             ]
             .join(newline);
-            // A lone carriage return at the very end may be half of a line break: give one more byte.
-            let text = if newline == "\r" { text + ":" } else { text };
             for chunk in 1..text.len() {
                 let (events, error) = read(&text, chunk).await;
                 assert_eq!(error, None, "{newline:?} {chunk}");
                 assert_eq!(events.len(), 3, "{newline:?} {chunk} {events:?}");
-                assert_eq!(data_of(events[2].as_bytes()).unwrap(), b"[DONE]");
+                assert_eq!(events[2].trim_end(), "data: [DONE]");
             }
         }
     }
@@ -257,10 +199,14 @@ mod tests {
         assert!(error.unwrap().contains("longer"));
     }
 
-    #[test]
-    fn data_lines_are_joined() {
-        assert_eq!(data_of(b"data: a\ndata:b\nid: 1\n\n").unwrap(), b"a\nb");
-        assert_eq!(data_of(b": only a comment\n\n"), None);
-        assert_eq!(data_of(b"data\n\n").unwrap(), b"");
+    #[tokio::test]
+    async fn an_event_that_is_whole_in_its_frame_is_not_copied() {
+        let frame = Bytes::from_static(b"data: {\"choices\":[]}\n\ndata: [DONE]\n\n");
+        let mut body = WholeEvents::new(Chunks([frame.clone()].into(), false));
+        for at in [0, 22] {
+            let event = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(event.as_ptr(), frame[at..].as_ptr());
+        }
+        assert!(body.frame().await.is_none());
     }
 }

@@ -14,12 +14,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use spark_core::BoxError;
 
 pub(crate) use demo::DemoProvider;
-pub(crate) use events::data_of;
 pub(crate) use openai::OpenAi;
 pub(crate) use outbound::{LAYERS, OnlyProvider, Outbound, breaker_config, build};
 
-/// The body of a provider's answer. A stream comes one server-sent event per frame, and fails when
-/// it ends before its last event, `data: [DONE]`.
+/// The body of a provider's answer.
 pub(crate) type ProviderBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The model that a request asks for: an extension, so that nobody parses the body again.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -17,8 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 
-use super::events::WholeEvents;
-use super::{ProviderBody, ProviderError, check_base_url, is_event_stream};
+use super::{ProviderBody, ProviderError, check_base_url};
 use crate::config::Provider;
 use zeroize::Zeroizing;
 
@@ -139,19 +138,26 @@ impl Inner {
 /// Of the provider's headers only those that mean something to us.
 fn incoming(response: Response<Incoming>) -> Response<ProviderBody> {
     let (parts, body) = response.into_parts();
-    let body = if is_event_stream(&parts.headers) && parts.status.is_success() {
-        WholeEvents::new(body).boxed_unsync()
-    } else {
-        body.map_err(Into::into).boxed_unsync()
-    };
-    let mut response = Response::new(body);
+    let mut response = Response::new(body.map_err(Into::into).boxed_unsync());
     *response.status_mut() = parts.status;
-    for name in [CONTENT_TYPE, RETRY_AFTER] {
-        if let Some(value) = parts.headers.get(&name) {
-            response.headers_mut().insert(name, value.clone());
+    for (name, value) in &parts.headers {
+        if is_heeded(name) {
+            response.headers_mut().append(name, value.clone());
         }
     }
     response
+}
+
+/// What the body is, and what the breaker reads of limits. None of it goes on to a client.
+fn is_heeded(name: &HeaderName) -> bool {
+    let limits = [
+        "retry-after",
+        "ratelimit-",
+        "x-ratelimit-",
+        "anthropic-ratelimit-",
+    ];
+    let is_limit = limits.iter().any(|limit| name.as_str().starts_with(limit));
+    is_limit || *name == CONTENT_TYPE
 }
 
 impl fmt::Debug for OpenAi {

@@ -17,10 +17,13 @@ use spark_core::{BoxError, Clock};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
-use super::{DemoProvider, Model, OpenAi, ProviderBody, ProviderError};
+use super::events::WholeEvents;
+use super::{DemoProvider, Model, OpenAi, ProviderBody, ProviderError, is_event_stream};
 use crate::config::{Config, Provider, ProviderKind, Span};
 
-/// Takes a chat completion, answers with a provider's response, or with a refusal of ours.
+/// Takes a chat completion, answers with a provider's response, or with a refusal of ours. A stream
+/// comes one server-sent event per frame, and fails when it ends before its last event,
+/// `data: [DONE]`.
 pub(crate) type Outbound =
     BoxCloneSyncService<Request<Bytes>, Response<ProviderBody>, ProviderError>;
 
@@ -79,7 +82,8 @@ pub(crate) fn build(
     let failover = Failover::new(hops)
         .eligible(eligible(config))
         .deadline(config.provider_deadline());
-    let outbound = failover.map_response(box_body);
+    // A stream is cut into its events here, so that the breaker sees it as the provider sends it.
+    let outbound = failover.map_response(whole_events);
     Ok((BoxCloneSyncService::new(outbound), registry))
 }
 
@@ -119,6 +123,17 @@ where
     B::Error: Into<BoxError>,
 {
     response.map(|body| body.map_err(Into::into).boxed_unsync())
+}
+
+fn whole_events<B>(response: Response<B>) -> Response<ProviderBody>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    if !response.status().is_success() || !is_event_stream(response.headers()) {
+        return box_body(response);
+    }
+    response.map(|body| WholeEvents::new(body).boxed_unsync())
 }
 
 /// A provider is asked for the models that it lists, and only it where the client named it.
