@@ -1,9 +1,11 @@
 #![doc = include_str!("docs/manual.md")]
 #![forbid(unsafe_code)]
 
+mod aimd;
 mod body;
 mod breaker;
 mod bulkhead;
+mod bulkhead_layer;
 mod classify;
 mod comments;
 mod config;
@@ -14,6 +16,7 @@ mod failover_future;
 mod future;
 mod jitter;
 mod layer;
+mod limit;
 mod live;
 mod machine;
 pub mod metrics;
@@ -21,11 +24,13 @@ pub mod metrics;
 mod models;
 mod outcome;
 mod permit;
+mod place;
 mod registry;
 mod retry;
 mod retry_after;
 mod run;
 mod service;
+mod share;
 mod snapshot;
 mod sync;
 mod tally;
@@ -36,9 +41,11 @@ mod waiting;
 mod window;
 mod word;
 
+pub use aimd::Aimd;
 pub use body::{BreakerBody, Guard};
 pub use breaker::Breaker;
-pub use bulkhead::{Bulkhead, BulkheadFuture, BulkheadLayer, BulkheadService, Place};
+pub use bulkhead::Bulkhead;
+pub use bulkhead_layer::{BulkheadBody, BulkheadFuture, BulkheadLayer, BulkheadService, Held};
 pub use classify::{Classify, ClassifyBody, Head, HttpClassify, LlmClassify, ToTheEnd, Verdict};
 pub use config::{Config, Window};
 pub use connect::{ConnectFuture, ConnectTimeout};
@@ -49,6 +56,7 @@ pub use future::BreakerFuture;
 pub use layer::BreakerLayer;
 pub use outcome::{FailKind, IgnoreKind, Mode, Outcome, Reason, Scope, State};
 pub use permit::Permit;
+pub use place::{BulkheadFull, Place};
 pub use registry::{OVERFLOW, Registry};
 pub use retry::{RetryBudget, RetryFuture, RetryLayer, RetryService};
 pub use retry_after::retry_after;
