@@ -93,10 +93,10 @@ impl Bulkhead {
     /// So that one tenant's storm does not take all places: a tenant that is alone may hold `share`
     /// of them, above 0 and up to 1 (which is no bound), to the thousandth.
     ///
-    /// Each may hold up to `share / (1 - share)` times what is free, so that several get the same,
-    /// and something is left for one that comes. With a share of 0.8 that is 80 % for one, 44 % for
-    /// each of two, 31 % for each of three. A tenant that holds more than it still may keeps what
-    /// it has, and gets no more until the others have theirs.
+    /// Each may hold up to `share / (1 - share)` times what is free, so that several get about the same: with
+    /// a share of 0.8 that is 80 % for one, 44 % for each of two, 31 % for each of three. The last
+    /// place is for a tenant that holds none. One that holds more than it still may, because others
+    /// came or the limit fell, keeps what it has and gets no more.
     ///
     /// The anonymous count as one tenant, and the holder of the master key as another.
     ///

@@ -68,11 +68,12 @@ impl Shares {
     /// Whether one who holds `mine` may have one more while `free` are left.
     ///
     /// A share `s` lets a tenant hold up to `s / (1 - s)` times what is free: alone, that is `s` of
-    /// all; the more tenants, the less each of them, and something is always left for one that comes.
-    /// (The dynamic threshold of Choudhury and Hahne, *Dynamic Queue Length Thresholds for
-    /// Shared-Memory Packet Switches*, 1998.)
+    /// all; the more tenants, the less each of them. (The dynamic threshold of Choudhury and Hahne,
+    /// *Dynamic Queue Length Thresholds for Shared-Memory Packet Switches*, 1998.) The last place is
+    /// for one that holds none.
     pub(crate) fn allows(&self, mine: usize, free: usize) -> bool {
-        (1_000 - self.thousandths) * (mine as u128) < self.thousandths * (free as u128)
+        let below = (1_000 - self.thousandths) * (mine as u128) < self.thousandths * (free as u128);
+        mine == 0 || self.thousandths == 1_000 || (free > 1 && below)
     }
 
     pub(crate) fn leave(&self, tenant: &Tenant, give_back: impl FnOnce()) {
