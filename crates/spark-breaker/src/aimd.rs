@@ -32,7 +32,7 @@ use crate::ConfigError;
 /// assert_eq!(bulkhead.limit(), 64);
 /// # Ok::<(), spark_breaker::ConfigError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[must_use]
 pub struct Aimd {
     min: usize,

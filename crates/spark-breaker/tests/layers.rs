@@ -9,16 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body as _;
 use http_body_util::BodyExt;
 use spark_breaker::{
     Breaker, BreakerLayer, Bulkhead, BulkheadLayer, Config, Mode, State, TimeoutLayer, Timeouts,
 };
 use spark_core::testing::{Behaviour, Probe, TestBody, TestClock, contract};
 use spark_core::{Refusal, Shape};
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -101,9 +101,9 @@ fn it_comes_near_to_what_a_provider_that_throttles_copes_with_and_follows_it() {
     for capacity in [20, 60, 10, 20] {
         provider.capacity = capacity;
         // To find it: a round is about a second.
-        storm(&bulkhead, &clock, &mut provider, 8_000);
+        storm(&bulkhead, &clock, &mut provider, 6_000);
         (provider.answered, provider.throttled) = (0, 0);
-        let [lowest, mean, highest] = storm(&bulkhead, &clock, &mut provider, 20_000);
+        let [lowest, mean, highest] = storm(&bulkhead, &clock, &mut provider, 8_000);
         let most = capacity as f64 + 1.0;
         assert!(highest <= most, "{highest} for {capacity}");
         assert!(lowest >= (most * 0.7).floor(), "{lowest} for {capacity}");
@@ -121,8 +121,8 @@ fn it_comes_near_to_what_a_provider_that_slows_down_copes_with() {
     storm(&bulkhead, &clock, &mut provider, 10_000);
     for capacity in [20, 40, 10] {
         provider.capacity = capacity;
-        storm(&bulkhead, &clock, &mut provider, 12_000);
-        let [lowest, mean, highest] = storm(&bulkhead, &clock, &mut provider, 20_000);
+        storm(&bulkhead, &clock, &mut provider, 6_000);
+        let [lowest, mean, highest] = storm(&bulkhead, &clock, &mut provider, 8_000);
         let most = capacity as f64 * 1.6 + 2.0;
         assert!(highest <= most, "{highest} for {capacity}");
         assert!(lowest >= capacity as f64 * 0.7, "{lowest} for {capacity}");
