@@ -67,10 +67,10 @@ mod tests {
     /// As the standard says: lines end with LF, CR or CRLF; a line that begins with a colon is a
     /// comment; one byte order mark may come first.
     fn by_the_book(stream: &[u8]) -> bool {
-        let stream = stream.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(stream);
         if (1..3).any(|n| stream == &BYTE_ORDER_MARK[..n]) {
             return false;
         }
+        let stream = stream.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(stream);
         let mut lines = stream.split(|byte| matches!(byte, b'\n' | b'\r'));
         lines.any(|line| !line.is_empty() && line[0] != b':')
     }

@@ -8,7 +8,7 @@ use crate::bulkhead::Shared;
 use crate::limit::{Adaptive, Call, Limit, Moved};
 use crate::share::Tenant;
 
-/// A place inside a [`Bulkhead`], given back when it is dropped. One that is never dropped, as after
+/// A place inside a [`Bulkhead`](crate::Bulkhead), given back when it is dropped. One that is never dropped, as after
 /// [`std::mem::forget`], is lost to the bulkhead for good.
 ///
 /// What it is told moves an adaptive limit; a fixed one does not mind. A place that is told nothing,
@@ -49,7 +49,7 @@ impl Place {
     }
 
     /// The first byte of the answer came, which says whether it came in time
-    /// ([`Aimd::latency`]). Only the first time counts.
+    /// ([`Aimd::latency`](crate::Aimd::latency)). Only the first time counts.
     ///
     /// # Example
     /// ```
@@ -89,7 +89,7 @@ impl Place {
     }
 
     /// The call failed. It says nothing about the limit, unless it had waited for longer than
-    /// [`Aimd::latency`] without a first byte, as a call does that times out.
+    /// [`Aimd::latency`](crate::Aimd::latency) without a first byte, as a call does that times out.
     ///
     /// # Example
     /// ```
@@ -134,7 +134,7 @@ impl fmt::Debug for Place {
     }
 }
 
-/// There is no place in a [`Bulkhead`].
+/// There is no place in a [`Bulkhead`](crate::Bulkhead).
 ///
 /// # Example
 /// ```
