@@ -4,22 +4,24 @@ use std::time::Duration;
 
 use crate::ConfigError;
 
-/// The rules by which the limit of [`Bulkhead::adaptive`](crate::Bulkhead::adaptive) moves: additive
-/// increase, multiplicative decrease.
+/// The rules by which the limit of [`Bulkhead::adaptive`](crate::Bulkhead::adaptive) moves:
+/// additive increase, multiplicative decrease.
 ///
-/// - **Up**: after `limit / increase` good calls (rounded up), in the course of which all places were
-///   taken at least once, `limit ← min(max, limit + 1)`. While nobody needs more, nothing grows.
+/// - **Up**: after `limit / increase` good calls (rounded up), in the course of which all places
+///   were taken at least once, `limit ← min(max, limit + 1)`. While nobody needs more, nothing
+///   grows.
 /// - **Down**: when a call is throttled, or its first byte is late,
 ///   `limit ← max(min, ⌊limit × backoff⌋)`.
 /// - Only calls that entered since the last decrease move it, either way: of a hundred that are
-///   throttled at one moment, the first one lowers the limit, and the others entered under the old one.
+///   throttled at one moment, the first one lowers the limit, and the others entered under the old
+///   one.
 ///
-/// Latency is judged by the first byte alone, since how long an answer takes depends on how much the
-/// model says.
+/// Latency is judged by the first byte alone, since how long an answer takes depends on how much
+/// the model says.
 ///
 /// That such a limit comes to a fair and efficient share, also where several processes share one
-/// provider and know nothing of each other, is shown in Chiu and Jain, *Analysis of the Increase and
-/// Decrease Algorithms for Congestion Avoidance in Computer Networks* (1989). Netflix's
+/// provider and know nothing of each other, is shown in Chiu and Jain, *Analysis of the Increase
+/// and Decrease Algorithms for Congestion Avoidance in Computer Networks* (1989). Netflix's
 /// concurrency-limits brought the idea to the number of calls in flight.
 ///
 /// # Example
@@ -77,8 +79,8 @@ impl Aimd {
         self
     }
 
-    /// By how much it grows in a round, which is as many good calls as the limit: 1 unless set. Give
-    /// more where calls take minutes, so that a round does too.
+    /// By how much it grows in a round, which is as many good calls as the limit: 1 unless set.
+    /// Give more where calls take minutes, so that a round does too.
     ///
     /// # Example
     /// ```
@@ -103,8 +105,8 @@ impl Aimd {
     /// A first byte that comes later than this after the call entered is a sign of overload. Of a
     /// call without a first byte, its end is looked at.
     ///
-    /// Set it where answers are streamed: the first byte of one that is not comes when the model has
-    /// finished, however long that takes.
+    /// Set it where answers are streamed: the first byte of one that is not comes when the model
+    /// has finished, however long that takes.
     ///
     /// # Example
     /// ```

@@ -67,7 +67,8 @@ impl Bulkhead {
     /// ```
     /// use spark_breaker::{Aimd, Bulkhead};
     /// use spark_core::Clock;
-    /// let bulkhead = Bulkhead::adaptive("openai", Aimd::new(2, 10).backoff(0.5), Clock::system())?;
+    /// let rules = Aimd::new(2, 10).backoff(0.5);
+    /// let bulkhead = Bulkhead::adaptive("openai", rules, Clock::system())?;
     /// bulkhead.try_enter().unwrap().throttled();
     /// assert_eq!(bulkhead.limit(), 5);
     /// # Ok::<(), spark_breaker::ConfigError>(())
@@ -93,16 +94,16 @@ impl Bulkhead {
     /// So that one tenant's storm does not take all places: a tenant that is alone may hold `share`
     /// of them, above 0 and up to 1 (which is no bound), to the thousandth.
     ///
-    /// Each may hold up to `share / (1 - share)` times what is free, so that several get about the same: with
-    /// a share of 0.8 that is 80 % for one, 44 % for each of two, 31 % for each of three. The last
-    /// place is for a tenant that holds none. One that holds more than it still may, because others
-    /// came or the limit fell, keeps what it has and gets no more.
+    /// Each may hold up to `share / (1 - share)` times what is free, so that several get about the
+    /// same: with a share of 0.8 that is 80 % for one, 44 % for each of two, 31 % for each of
+    /// three. The last place is for a tenant that holds none. One that holds more than it still
+    /// may, because others came or the limit fell, keeps what it has and gets no more.
     ///
     /// The anonymous count as one tenant, and the holder of the master key as another.
     ///
     /// # Errors
-    /// [`ConfigError`] when the share is out of its range, or when the bulkhead is already shared: set
-    /// it before it is cloned or entered.
+    /// [`ConfigError`] when the share is out of its range, or when the bulkhead is already shared:
+    /// set it before it is cloned or entered.
     ///
     /// # Example
     /// ```

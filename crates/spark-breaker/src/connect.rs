@@ -15,8 +15,8 @@ use crate::{Phase, TimeoutError};
 /// A connector with a time limit, for any client that takes a connector as a tower service (as
 /// hyper-util's does). One that is late fails with a [`TimeoutError`] of [`Phase::Connect`].
 ///
-/// Put it around the whole connector: around that for TLS it limits the handshake too, which a limit
-/// on TCP alone does not.
+/// Put it around the whole connector: around that for TLS it limits the handshake too, which a
+/// limit on TCP alone does not.
 ///
 /// It needs tokio's timers: call it within a runtime that has them.
 ///

@@ -8,11 +8,11 @@ use crate::bulkhead::Shared;
 use crate::limit::{Adaptive, Call, Limit, Moved};
 use crate::share::Tenant;
 
-/// A place inside a [`Bulkhead`](crate::Bulkhead), given back when it is dropped. One that is never dropped, as after
-/// [`std::mem::forget`], is lost to the bulkhead for good.
+/// A place inside a [`Bulkhead`](crate::Bulkhead), given back when it is dropped. One that is never
+/// dropped, as after [`std::mem::forget`], is lost to the bulkhead for good.
 ///
-/// What it is told moves an adaptive limit; a fixed one does not mind. A place that is told nothing,
-/// as when the caller went away, says nothing.
+/// What it is told moves an adaptive limit; a fixed one does not mind. A place that is told
+/// nothing, as when the caller went away, says nothing.
 ///
 /// # Example
 /// ```
@@ -62,7 +62,8 @@ impl Place {
         self.tell(Adaptive::first_byte);
     }
 
-    /// The call succeeded: enough of them raise the limit. Where no first byte was told, this was it.
+    /// The call succeeded: enough of them raise the limit. Where no first byte was told, this was
+    /// it.
     ///
     /// # Example
     /// ```

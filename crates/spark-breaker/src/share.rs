@@ -48,8 +48,8 @@ impl Shares {
         }
     }
 
-    /// Takes a place for this tenant, if `take`, told of what it holds, takes one of all. Nobody else
-    /// takes or gives back one meanwhile.
+    /// Takes a place for this tenant, if `take`, told of what it holds, takes one of all. Nobody
+    /// else takes or gives back one meanwhile.
     pub(crate) fn enter<T, E>(
         &self,
         tenant: &Tenant,
@@ -69,8 +69,8 @@ impl Shares {
     ///
     /// A share `s` lets a tenant hold up to `s / (1 - s)` times what is free: alone, that is `s` of
     /// all; the more tenants, the less each of them. (The dynamic threshold of Choudhury and Hahne,
-    /// *Dynamic Queue Length Thresholds for Shared-Memory Packet Switches*, 1998.) The last place is
-    /// for one that holds none.
+    /// *Dynamic Queue Length Thresholds for Shared-Memory Packet Switches*, 1998.) The last place
+    /// is for one that holds none.
     pub(crate) fn allows(&self, mine: usize, free: usize) -> bool {
         let below = (1_000 - self.thousandths) * (mine as u128) < self.thousandths * (free as u128);
         mine == 0 || self.thousandths == 1_000 || (free > 1 && below)

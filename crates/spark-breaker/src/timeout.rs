@@ -60,9 +60,9 @@ impl Timeouts {
     /// they are.
     ///
     /// # Errors
-    /// [`ConfigError`] when one is zero, or longer than one that ends later: connect, headers, first
-    /// byte, total, in this order; and an idle time longer than the total. The longer one would
-    /// never be reached.
+    /// [`ConfigError`] when one is zero, or longer than one that ends later: connect, headers,
+    /// first byte, total, in this order; and an idle time longer than the total. The longer one
+    /// would never be reached.
     ///
     /// # Example
     /// ```
@@ -162,8 +162,9 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A time limit was reached: what [`ConnectTimeout`] and the response body fail with, and an extension
-/// of the response with which [`TimeoutLayer`](crate::TimeoutLayer) answers for a late head.
+/// A time limit was reached: what [`ConnectTimeout`] and the response body fail with, and an
+/// extension of the response with which [`TimeoutLayer`](crate::TimeoutLayer) answers for a late
+/// head.
 ///
 /// # Example
 /// ```

@@ -21,8 +21,8 @@ use crate::{Phase, TimeoutError, Timeouts};
 /// Limits the time of each call.
 ///
 /// A head that is late is answered 504 (`by` "timeout", code `upstream_timeout`), with the
-/// [`TimeoutError`] as an extension of the response; a breaker outside counts it as a failure. A body
-/// that is late ends with a [`TimeoutError`].
+/// [`TimeoutError`] as an extension of the response; a breaker outside counts it as a failure. A
+/// body that is late ends with a [`TimeoutError`].
 ///
 /// It needs tokio's timers: call it within a runtime that has them.
 ///

@@ -202,7 +202,10 @@ struct Inside {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(300)
+    })]
 
     #[test]
     fn it_moves_as_the_rules_say_and_stays_between_its_ends(
@@ -229,10 +232,15 @@ proptest! {
                 if call.entered_after == model.decreases {
                     let thousandths = (backoff * 1_000.0).round() as usize;
                     let lowered = (model.limit * thousandths / 1_000).max(min);
-                    *model = Model { limit: lowered, good: 0, reached: false, decreases: model.decreases + 1 };
+                    *model = Model {
+                        limit: lowered,
+                        good: 0,
+                        reached: false,
+                        decreases: model.decreases + 1,
+                    };
                 }
             };
-            let at = |which: usize, calls: usize| if calls == 0 { None } else { Some(which % calls) };
+            let at = |which: usize, calls: usize| (calls > 0).then(|| which % calls);
             match op {
                 Op::Enter => {
                     let entered = bulkhead.try_enter();
