@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use crate::State;
+use crate::limit::Moved;
 use crate::machine::Counted;
+use crate::{BulkheadFull, State};
 
 pub(crate) use names::*;
 
@@ -22,6 +23,8 @@ mod names {
     pub(crate) const OVERFLOWS: &str = "spark_breaker_registry_overflows_total";
     pub(crate) const TIMEOUTS: &str = "spark_breaker_timeouts_total";
     pub(crate) const BULKHEAD_IN_FLIGHT: &str = "spark_bulkhead_in_flight";
+    pub(crate) const BULKHEAD_LIMIT: &str = "spark_bulkhead_limit";
+    pub(crate) const BULKHEAD_BACKOFFS: &str = "spark_bulkhead_backoffs_total";
     pub(crate) const BULKHEAD_REJECTIONS: &str = "spark_bulkhead_rejections_total";
     pub(crate) const HOPS: &str = "spark_failover_hops_total";
     pub(crate) const RETRIES: &str = "spark_retry_attempts_total";
@@ -57,9 +60,17 @@ pub fn describe() {
             "Calls to a provider that ran out of time, by phase."
         );
         describe_gauge!(BULKHEAD_IN_FLIGHT, "Calls inside a bulkhead.");
+        describe_gauge!(
+            BULKHEAD_LIMIT,
+            "How many calls a bulkhead lets in at a time."
+        );
+        describe_counter!(
+            BULKHEAD_BACKOFFS,
+            "Times that an adaptive bulkhead lowered its limit, by what it saw."
+        );
         describe_counter!(
             BULKHEAD_REJECTIONS,
-            "Calls that a full bulkhead did not let through."
+            "Calls that a bulkhead did not let through: it was full, or the tenant had its share."
         );
         describe_counter!(HOPS, "Hops that failover tried, by how they ended.");
         describe_counter!(
@@ -69,7 +80,7 @@ pub fn describe() {
     }
 }
 
-pub(crate) use imp::{HopMetrics, InFlight, Metrics};
+pub(crate) use imp::{BulkheadMetrics, HopMetrics, Metrics};
 
 /// How a hop of a failover ended: the label of its metric.
 #[derive(Debug, Clone, Copy)]
@@ -87,20 +98,88 @@ mod imp {
 
     use metrics::{Counter, Gauge, counter, gauge};
 
+    use crate::limit::Cause;
+
     use super::{
-        Arc, BULKHEAD_IN_FLIGHT, Counted, HOPS, HopEnd, OUTCOMES, REJECTIONS, STATE, State,
+        Arc, BULKHEAD_BACKOFFS, BULKHEAD_IN_FLIGHT, BULKHEAD_LIMIT, BULKHEAD_REJECTIONS,
+        BulkheadFull, Counted, HOPS, HopEnd, Moved, OUTCOMES, REJECTIONS, STATE, State,
         TRANSITIONS, WOULD_OPEN,
     };
 
-    /// One bulkhead's gauge, resolved at its first call.
+    /// One bulkhead's handles, resolved at its first call.
     #[derive(Default)]
-    pub(crate) struct InFlight(OnceLock<Gauge>);
+    pub(crate) struct BulkheadMetrics(OnceLock<BulkheadHandles>);
 
-    impl InFlight {
-        pub(crate) fn add(&self, name: &Arc<str>, change: f64) {
-            self.0
-                .get_or_init(|| gauge!(BULKHEAD_IN_FLIGHT, "bulkhead" => Arc::clone(name)))
-                .increment(change);
+    struct BulkheadHandles {
+        in_flight: Gauge,
+        limit: Gauge,
+        full: Counter,
+        share: Counter,
+        throttled: Counter,
+        late: Counter,
+    }
+
+    impl BulkheadMetrics {
+        fn handles(&self, name: &Arc<str>, limit: impl Fn() -> usize) -> &BulkheadHandles {
+            self.0.get_or_init(|| {
+                let refused = |reason: &'static str| {
+                    counter!(BULKHEAD_REJECTIONS, "bulkhead" => Arc::clone(name), "reason" => reason)
+                };
+                let lowered = |cause: &'static str| {
+                    counter!(BULKHEAD_BACKOFFS, "bulkhead" => Arc::clone(name), "cause" => cause)
+                };
+                let handles = BulkheadHandles {
+                    in_flight: gauge!(BULKHEAD_IN_FLIGHT, "bulkhead" => Arc::clone(name)),
+                    limit: gauge!(BULKHEAD_LIMIT, "bulkhead" => Arc::clone(name)),
+                    full: refused("full"),
+                    share: refused("tenant_share"),
+                    throttled: lowered("throttled"),
+                    late: lowered("late"),
+                };
+                handles.limit.set(limit() as f64);
+                handles
+            })
+        }
+
+        pub(crate) fn entered(&self, name: &Arc<str>, limit: impl Fn() -> usize) {
+            self.handles(name, limit).in_flight.increment(1.0);
+        }
+
+        pub(crate) fn left(&self, name: &Arc<str>, limit: impl Fn() -> usize) {
+            self.handles(name, limit).in_flight.decrement(1.0);
+        }
+
+        pub(crate) fn refused(
+            &self,
+            name: &Arc<str>,
+            full: BulkheadFull,
+            limit: impl Fn() -> usize,
+        ) {
+            let handles = self.handles(name, limit);
+            match full {
+                BulkheadFull::Places => &handles.full,
+                BulkheadFull::TenantShare => &handles.share,
+            }
+            .increment(1);
+        }
+
+        /// Reads the limit again after writing, so that the last writer leaves the truth.
+        pub(crate) fn moved(&self, name: &Arc<str>, moved: Moved, now: impl Fn() -> usize) {
+            let handles = self.handles(name, &now);
+            match moved {
+                Moved::Up => {}
+                Moved::Down(Cause::Throttled) => handles.throttled.increment(1),
+                Moved::Down(Cause::Late) => handles.late.increment(1),
+            }
+            let mut limit = now();
+            for _ in 0..8 {
+                handles.limit.set(limit as f64);
+                let after = now();
+                if after == limit {
+                    return;
+                }
+                limit = after;
+            }
         }
     }
 
@@ -228,7 +307,7 @@ mod imp {
 
 #[cfg(not(feature = "metrics"))]
 mod imp {
-    use super::{Arc, Counted, HopEnd, State};
+    use super::{Arc, BulkheadFull, Counted, HopEnd, Moved, State};
 
     #[derive(Clone, Default)]
     pub(crate) struct HopMetrics {}
@@ -238,10 +317,13 @@ mod imp {
     }
 
     #[derive(Default)]
-    pub(crate) struct InFlight {}
+    pub(crate) struct BulkheadMetrics {}
 
-    impl InFlight {
-        pub(crate) fn add(&self, _: &Arc<str>, _: f64) {}
+    impl BulkheadMetrics {
+        pub(crate) fn entered(&self, _: &Arc<str>, _: impl Fn() -> usize) {}
+        pub(crate) fn left(&self, _: &Arc<str>, _: impl Fn() -> usize) {}
+        pub(crate) fn refused(&self, _: &Arc<str>, _: BulkheadFull, _: impl Fn() -> usize) {}
+        pub(crate) fn moved(&self, _: &Arc<str>, _: Moved, _: impl Fn() -> usize) {}
     }
 
     #[derive(Default)]

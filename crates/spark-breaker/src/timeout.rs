@@ -1,28 +1,17 @@
-//! Time limits for the phases of a call.
+//! Time limits for the phases of a call, and what says that one was reached.
 
+use std::error::Error;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body::Body;
-use pin_project_lite::pin_project;
-use spark_core::{BoxError, Problem, ResponseBody, Shape};
-use tokio::time::Sleep;
-use tower_layer::Layer;
-use tower_service::Service;
-
-use crate::ConfigError;
 use crate::metrics::{self, count};
-use crate::timeout_body::TimeoutBody;
+use crate::{ConfigError, ConnectTimeout};
 
 /// How long the phases of a call may take. `None` is without limit.
 ///
-/// The time to connect belongs to the client's connector, which alone knows when it is connected;
-/// `first_byte` covers it when the connector has no limit of its own.
+/// [`TimeoutLayer`](crate::TimeoutLayer) keeps all of them but `connect`, which belongs to the
+/// client's connector ([`Timeouts::connector`]): it alone knows when it is connected. The others
+/// cover it where the connector has no limit of its own.
 ///
 /// # Example
 /// ```
@@ -33,19 +22,34 @@ use crate::timeout_body::TimeoutBody;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timeouts {
+    /// From the first look at the address to a connection that can be used: name, TCP and TLS.
+    pub connect: Option<Duration>,
+    /// From the call to the head of the response. Of an answer that is not streamed, the head comes
+    /// when the model has finished.
+    pub headers: Option<Duration>,
     /// From the call to the first byte of the body. Some providers send the head of a stream at
-    /// once and its first word much later, so the head alone does not end this phase.
+    /// once and its first word much later, so neither the head ends this phase, nor a frame without
+    /// data, nor, in an event stream, comments (`: ping`).
     pub first_byte: Option<Duration>,
-    /// From one frame of the body to the next, while we wait for it.
+    /// From one frame of the body to the next, while we wait for it. A comment is a sign of life
+    /// here; a frame without data is none.
     pub idle: Option<Duration>,
     /// From the call to the end of the body.
     pub total: Option<Duration>,
 }
 
 impl Timeouts {
-    /// For model providers: 30 s to the first byte, 15 s between frames, 10 minutes in all.
+    /// For model providers: 5 s to connect, 30 s to the first byte, 15 s between frames, 10 minutes
+    /// in all. The head has no limit of its own, since that on the first byte holds for it too.
+    ///
+    /// # Example
+    /// ```
+    /// assert!(spark_breaker::Timeouts::llm().validate().is_ok());
+    /// ```
     pub const fn llm() -> Self {
         Self {
+            connect: Some(Duration::from_secs(5)),
+            headers: None,
             first_byte: Some(Duration::from_secs(30)),
             idle: Some(Duration::from_secs(15)),
             total: Some(Duration::from_secs(600)),
@@ -56,7 +60,9 @@ impl Timeouts {
     /// they are.
     ///
     /// # Errors
-    /// [`ConfigError`] when one is zero.
+    /// [`ConfigError`] when one is zero, or longer than one that ends later: connect, headers,
+    /// first byte, total, in this order; and an idle time longer than the total. The longer one
+    /// would never be reached.
     ///
     /// # Example
     /// ```
@@ -64,19 +70,55 @@ impl Timeouts {
     /// use std::time::Duration;
     /// let timeouts = Timeouts { idle: Some(Duration::ZERO), ..Timeouts::llm() };
     /// assert!(timeouts.validate().is_err());
+    /// let timeouts = Timeouts { total: Some(Duration::from_secs(20)), ..Timeouts::llm() };
+    /// let error = timeouts.validate().unwrap_err();
+    /// assert!(error.to_string().starts_with("timeouts.first_byte = 30s"), "{error}");
     /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
-        for (field, limit) in [
+        let idle = ("timeouts.idle", self.idle);
+        let in_order = [
+            ("timeouts.connect", self.connect),
+            ("timeouts.headers", self.headers),
             ("timeouts.first_byte", self.first_byte),
-            ("timeouts.idle", self.idle),
             ("timeouts.total", self.total),
-        ] {
-            if limit.is_some_and(|limit| limit.is_zero()) {
+        ];
+        let error = |field, limit, mend| Err(ConfigError::out_of_range(field, &limit, mend));
+        for (field, limit) in in_order.into_iter().chain([idle]) {
+            if let Some(Duration::ZERO) = limit {
                 let mend = "give a longer time, or leave it out for none";
-                return Err(ConfigError::out_of_range(field, &Duration::ZERO, mend));
+                return error(field, Duration::ZERO, mend);
             }
         }
-        Ok(())
+        for (at, (field, limit)) in in_order.into_iter().enumerate() {
+            let later = in_order.iter().skip(at + 1).filter_map(|(_, later)| *later);
+            if let (Some(limit), Some(later)) = (limit, later.min())
+                && limit > later
+            {
+                let mend = "give at most the shortest of the phases that end later \
+                            (headers, first_byte, total), or leave it out";
+                return error(field, limit, mend);
+            }
+        }
+        match (self.idle, self.total) {
+            (Some(idle), Some(total)) if idle > total => error(
+                "timeouts.idle",
+                idle,
+                "give at most the total, or leave it out",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// A connector that keeps the limit on connecting, around the client's own.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::Timeouts;
+    /// use hyper_util::client::legacy::connect::HttpConnector;
+    /// let connector = Timeouts::llm().connector(HttpConnector::new());
+    /// ```
+    pub fn connector<C>(&self, inner: C) -> ConnectTimeout<C> {
+        ConnectTimeout::new(inner, self.connect)
     }
 }
 
@@ -120,7 +162,29 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What the response body yields when a time limit cuts it off.
+/// A time limit was reached: what [`ConnectTimeout`] and the response body fail with, and an
+/// extension of the response with which [`TimeoutLayer`](crate::TimeoutLayer) answers for a late
+/// head.
+///
+/// # Example
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use http::{Request, Response};
+/// use spark_breaker::{Phase, TimeoutError, TimeoutLayer, Timeouts};
+/// use std::time::Duration;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// let headers = Some(Duration::from_millis(5));
+/// let client = ServiceBuilder::new()
+///     .layer(TimeoutLayer::new(Timeouts { headers, ..Timeouts::default() }))
+///     .service(service_fn(async |_: Request<String>| {
+///         std::future::pending::<Result<Response<String>, std::io::Error>>().await
+///     }));
+/// let response = client.oneshot(Request::new(String::new())).await.unwrap();
+/// let error = response.extensions().get::<TimeoutError>().unwrap();
+/// assert_eq!(error.phase, Phase::Headers);
+/// # });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the provider took too long: over {limit:?} ({phase})")]
 #[non_exhaustive]
@@ -136,150 +200,22 @@ impl TimeoutError {
         count!(metrics::TIMEOUTS, "phase" => phase.as_str());
         Self { phase, limit }
     }
-}
 
-/// Limits the time of each call.
-///
-/// A head that is late is answered 504 (`by` "timeout", code `upstream_timeout`), which a breaker
-/// outside counts as a failure. A body that is late ends with a [`TimeoutError`].
-///
-/// It needs tokio's timers: call it within a runtime that has them.
-///
-/// # Example
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// use http::{Request, Response};
-/// use spark_breaker::{TimeoutLayer, Timeouts};
-/// use std::time::Duration;
-/// use tower::{ServiceBuilder, ServiceExt, service_fn};
-///
-/// let first_byte = Some(Duration::from_millis(5));
-/// let client = ServiceBuilder::new()
-///     .layer(TimeoutLayer::new(Timeouts { first_byte, ..Timeouts::default() }))
-///     .service(service_fn(async |_: Request<String>| {
-///         std::future::pending::<Result<Response<String>, std::io::Error>>().await
-///     }));
-/// let response = client.oneshot(Request::new(String::new())).await.unwrap();
-/// assert_eq!(response.status(), 504);
-/// # });
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct TimeoutLayer {
-    timeouts: Timeouts,
-}
-
-impl TimeoutLayer {
-    /// With these limits.
-    pub const fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts }
-    }
-}
-
-impl<S> Layer<S> for TimeoutLayer {
-    type Service = TimeoutService<S>;
-
-    fn layer(&self, inner: S) -> TimeoutService<S> {
-        TimeoutService {
-            inner,
-            timeouts: self.timeouts,
+    /// The time limit that is behind an error: clients wrap what their connector fails with.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::TimeoutError;
+    /// assert!(TimeoutError::within(&std::io::Error::other("reset")).is_none());
+    /// ```
+    pub fn within<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
         }
+        None
     }
-}
-
-/// A service with time limits; made by [`TimeoutLayer`].
-#[derive(Debug, Clone)]
-pub struct TimeoutService<S> {
-    inner: S,
-    timeouts: Timeouts,
-}
-
-impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for TimeoutService<S>
-where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body<Data = Bytes>,
-    ResBody::Error: Into<BoxError>,
-{
-    type Response = Response<ResponseBody<TimeoutBody<ResBody>>>;
-    type Error = S::Error;
-    type Future = TimeoutFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let shape = Shape::of(request.extensions(), request.headers());
-        TimeoutFuture {
-            first_byte: self.timeouts.first_byte.map(tokio::time::sleep),
-            total: self.timeouts.total.map(tokio::time::sleep),
-            timeouts: self.timeouts,
-            shape,
-            inner: self.inner.call(request),
-        }
-    }
-}
-
-pin_project! {
-    /// The answer of a [`TimeoutService`].
-    #[derive(Debug)]
-    pub struct TimeoutFuture<F> {
-        #[pin]
-        inner: F,
-        #[pin]
-        first_byte: Option<Sleep>,
-        #[pin]
-        total: Option<Sleep>,
-        timeouts: Timeouts,
-        shape: Shape,
-    }
-}
-
-impl<F, B, E> Future for TimeoutFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    type Output = Result<Response<ResponseBody<TimeoutBody<B>>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if let Poll::Ready(answer) = this.inner.poll(cx) {
-            // The body goes on with the same deadlines: they do not start anew.
-            let first_byte = deadline(this.first_byte.as_ref(), this.timeouts.first_byte);
-            let total = deadline(this.total.as_ref(), this.timeouts.total);
-            let idle = this.timeouts.idle;
-            return Poll::Ready(answer.map(|response| {
-                response.map(|body| {
-                    ResponseBody::inner(TimeoutBody::new(body, first_byte, idle, total))
-                })
-            }));
-        }
-        let late = |timer: &mut Pin<&mut Option<Sleep>>, cx: &mut Context<'_>| {
-            timer
-                .as_mut()
-                .as_pin_mut()
-                .is_some_and(|timer| timer.poll(cx).is_ready())
-        };
-        let (phase, limit) = if late(&mut this.first_byte, cx) {
-            (Phase::FirstByte, this.timeouts.first_byte)
-        } else if late(&mut this.total, cx) {
-            (Phase::Total, this.timeouts.total)
-        } else {
-            return Poll::Pending;
-        };
-        let error = TimeoutError::new(phase, limit.unwrap_or_default());
-        let problem =
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "upstream_timeout").detail(
-                format!("The provider did not answer within {:?}.", error.limit),
-            );
-        Poll::Ready(Ok(problem.into_response(*this.shape)))
-    }
-}
-
-/// A limit, and when it is reached.
-pub(crate) type Deadline = (Duration, tokio::time::Instant);
-
-fn deadline(timer: Pin<&Option<Sleep>>, limit: Option<Duration>) -> Option<Deadline> {
-    limit.zip(timer.get_ref().as_ref().map(Sleep::deadline))
 }

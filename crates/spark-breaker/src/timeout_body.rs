@@ -2,17 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use spark_core::BoxError;
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
-use crate::timeout::Deadline;
-use crate::{Phase, TimeoutError};
+use crate::Phase;
+use crate::comments::Comments;
+use crate::timeout_layer::{Deadlines, Due, earliest, now};
 
 pin_project! {
     /// A response body with time limits; made by [`TimeoutLayer`](crate::TimeoutLayer).
@@ -20,37 +20,29 @@ pin_project! {
     pub struct TimeoutBody<B> {
         #[pin]
         body: B,
-        // Until the first frame, the limit on it; then the idle one, which runs only while we wait
-        // for a frame, so that a slow reader is not the provider's fault.
-        waiting: Option<(Phase, Duration)>,
+        deadlines: Deadlines,
+        // Runs only while we wait for a frame, so that a slow reader is not the provider's fault.
+        idle: Option<Due>,
+        // What came before the first byte, as far as it was no answer.
+        comments: Comments,
+        // The one timer for all of them. It goes off at the earliest deadline or before: a frame
+        // moves the next deadline away, but the timer only when it has gone off, so that a frame
+        // costs no timer.
         #[pin]
-        wait_timer: Option<Sleep>,
-        idle: Option<Duration>,
-        total: Option<Duration>,
-        #[pin]
-        total_timer: Option<Sleep>,
+        timer: Option<Sleep>,
         cut: bool,
     }
 }
 
 impl<B> TimeoutBody<B> {
-    pub(crate) fn new(
-        body: B,
-        first_byte: Option<Deadline>,
-        idle: Option<Duration>,
-        total: Option<Deadline>,
-    ) -> Self {
-        let waiting = match first_byte {
-            Some((limit, _)) => Some((Phase::FirstByte, limit)),
-            None => idle.map(|limit| (Phase::Idle, limit)),
-        };
+    pub(crate) fn new(body: B, deadlines: Deadlines, comments: Comments) -> Self {
+        let due = earliest([deadlines.first_byte, deadlines.total]);
         Self {
             body,
-            waiting,
-            wait_timer: first_byte.map(|(_, at)| sleep_until(at)),
-            idle,
-            total: total.map(|(limit, _)| limit),
-            total_timer: total.map(|(_, at)| sleep_until(at)),
+            deadlines,
+            idle: None,
+            comments,
+            timer: due.map(|due| sleep_until(due.at)),
             cut: false,
         }
     }
@@ -73,31 +65,56 @@ where
             return Poll::Ready(None);
         }
         // Before the frames: a body that always has one more does not outlive its deadline.
-        if let (Some(timer), Some(limit)) = (this.total_timer.as_mut().as_pin_mut(), *this.total)
-            && timer.poll(cx).is_ready()
+        if let Some(total) = this.deadlines.total
+            && let Some(mut timer) = this.timer.as_mut().as_pin_mut()
+            && timer.as_mut().poll(cx).is_ready()
         {
-            *this.cut = true;
-            return Poll::Ready(Some(Err(TimeoutError::new(Phase::Total, limit).into())));
+            if timer.deadline() >= total.at {
+                *this.cut = true;
+                return Poll::Ready(Some(Err(total.error().into())));
+            }
+            timer.reset(total.at);
         }
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
-            if this.wait_timer.is_some() {
-                this.wait_timer.set(None);
-                *this.waiting = this.idle.map(|limit| (Phase::Idle, limit));
+            let data = frame
+                .as_ref()
+                .and_then(|frame| frame.as_ref().ok()?.data_ref());
+            if data.is_none_or(|data| !data.is_empty()) {
+                *this.idle = None;
+            }
+            if this.deadlines.first_byte.is_some()
+                && data.is_none_or(|data| this.comments.over_after(data))
+            {
+                this.deadlines.first_byte = None;
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let Some((phase, limit)) = *this.waiting else {
+        if this.deadlines.first_byte.is_none() && this.idle.is_none() {
+            let limit = this.deadlines.idle;
+            *this.idle = limit.and_then(|limit| Due::after(now(), Phase::Idle, Some(limit)));
+        }
+        let phase = this.deadlines.first_byte.or(*this.idle);
+        let Some(due) = earliest([phase, this.deadlines.total]) else {
             return Poll::Pending;
         };
-        if this.wait_timer.is_none() {
-            this.wait_timer.set(Some(sleep(limit)));
+        if this.timer.is_none() {
+            this.timer.set(Some(sleep_until(due.at)));
         }
-        let timer = this.wait_timer.as_mut().as_pin_mut();
-        if timer.is_some_and(|timer| timer.poll(cx).is_ready()) {
-            *this.cut = true;
-            return Poll::Ready(Some(Err(TimeoutError::new(phase, limit).into())));
+        let Some(mut timer) = this.timer.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        if timer.deadline() > due.at {
+            timer.as_mut().reset(due.at);
         }
-        Poll::Pending
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= due.at {
+                *this.cut = true;
+                return Poll::Ready(Some(Err(due.error().into())));
+            }
+            // It was set for a frame that has come.
+            timer.as_mut().reset(due.at);
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,7 +1,8 @@
 //! Admitting, refusing and counting allocate nothing.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use spark_breaker::{Breaker, Config, FailKind, IgnoreKind, Mode, Window};
+use spark_breaker::{Aimd, Breaker, Bulkhead, Config, FailKind, IgnoreKind, Mode, Window};
+use spark_core::Name;
 use spark_core::testing::TestClock;
 use std::time::Duration;
 
@@ -67,4 +68,36 @@ fn opening_and_closing_allocates_nothing() {
     });
     assert_eq!(counted, 0);
     assert_eq!(breaker.snapshot().generation, 300);
+}
+
+#[test]
+fn entering_and_leaving_a_bulkhead_allocates_nothing() {
+    let rules = Aimd::new(2, 8).latency(Duration::from_secs(1));
+    let bulkhead = Bulkhead::adaptive("x", rules, TestClock::new().clock()).unwrap();
+    let bulkhead = bulkhead.tenant_share(0.5).unwrap();
+    let tenants = ["a", "b", "c", "d"].map(|name| Name::new(name).unwrap());
+    let mut refused = 0;
+    let mut calls = |times: usize| {
+        for _ in 0..times {
+            let places = [
+                &tenants[0],
+                &tenants[0],
+                &tenants[1],
+                &tenants[2],
+                &tenants[3],
+            ];
+            let mut places = places.map(|tenant| bulkhead.try_enter_for(tenant).ok());
+            for (n, place) in places.iter_mut().enumerate() {
+                match place {
+                    None => refused += 1,
+                    Some(place) if n == 4 => place.throttled(),
+                    Some(place) => place.succeeded(),
+                }
+            }
+        }
+    };
+    // Room for the tenants, and the handles of metrics, are made once.
+    calls(10);
+    assert_eq!(allocations(|| calls(2_000)), 0);
+    assert!(refused > 0);
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use spark_breaker::{Breaker, Config, FailKind};
+use spark_breaker::{Aimd, Breaker, Bulkhead, Config, FailKind};
 use spark_core::testing::TestClock;
 
 fn values(snapshotter: &Snapshotter, name: &str) -> Vec<(Vec<(String, String)>, f64)> {
@@ -70,7 +70,7 @@ fn a_whole_cycle() {
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
         spark_breaker::metrics::describe();
-        let _ = spark_breaker::Bulkhead::new("b", 1).unwrap().try_enter();
+        let _ = Bulkhead::new("b", 1).unwrap().try_enter();
         let clock = TestClock::new();
         let rules = Config::standard().jitter(0.0).consecutive(2);
         let breaker = Breaker::new("b", rules, clock.clock()).unwrap();
@@ -121,4 +121,87 @@ fn a_whole_cycle() {
     };
     assert_eq!(to("open"), Some(1));
     assert_eq!(to("closed"), Some(0));
+}
+
+#[test]
+fn an_adaptive_bulkhead_with_shares() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let gauge = |name| {
+        let values = values(&snapshotter, name);
+        assert_eq!(values[0].0, [label("bulkhead", "b")]);
+        values[0].1
+    };
+    metrics::with_local_recorder(&recorder, || {
+        let clock = TestClock::new();
+        let rules = Aimd::new(1, 8)
+            .start(4)
+            .backoff(0.5)
+            .latency(Duration::from_secs(1));
+        let bulkhead = Bulkhead::adaptive("b", rules, clock.clock()).unwrap();
+        let bulkhead = bulkhead.tenant_share(0.5).unwrap();
+        let mut place = bulkhead.try_enter().unwrap();
+        assert_eq!(gauge("spark_bulkhead_limit"), 4.0);
+        place.throttled();
+        assert_eq!(gauge("spark_bulkhead_limit"), 2.0);
+        // It holds one of two, and the last is for another tenant.
+        assert!(bulkhead.try_enter().is_err());
+        let other = spark_core::Name::new("other").unwrap();
+        let mut second = bulkhead.try_enter_for(&other).unwrap();
+        assert!(bulkhead.try_enter_for(&other).is_err());
+        second.succeeded();
+        clock.advance(Duration::from_secs(2));
+        drop((place, second));
+        bulkhead.try_enter().unwrap().failed();
+        let mut late = bulkhead.try_enter().unwrap();
+        clock.advance(Duration::from_secs(2));
+        late.first_byte();
+        drop(late);
+        assert_eq!(gauge("spark_bulkhead_limit"), 1.0);
+    });
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _inside = metrics::with_local_recorder(&recorder, || {
+        let clock = TestClock::new();
+        let rules = Aimd::new(1, 8).start(2).latency(Duration::from_secs(1));
+        let bulkhead = Bulkhead::adaptive("b", rules, clock.clock()).unwrap();
+        let bulkhead = bulkhead.tenant_share(0.5).unwrap();
+        let mut held = bulkhead.try_enter().unwrap();
+        let _share = bulkhead.try_enter().unwrap_err();
+        let other = spark_core::Name::new("other").unwrap();
+        let mut last = bulkhead.try_enter_for(&other).unwrap();
+        for _ in 0..2 {
+            let _full = bulkhead.try_enter_for(&other).unwrap_err();
+        }
+        clock.advance(Duration::from_secs(2));
+        held.first_byte();
+        drop(held);
+        last.throttled();
+        drop(last);
+        bulkhead.try_enter().unwrap().throttled();
+        bulkhead.try_enter().unwrap()
+    });
+    // A snapshot takes the values with it: one for all.
+    let snapshot = snapshotter.snapshot().into_vec();
+    let count = |of: &str, value: &str| {
+        let series = snapshot.iter().find(|(key, ..)| {
+            let labels: Vec<_> = key.key().labels().map(|l| (l.key(), l.value())).collect();
+            key.key().name() == of
+                && labels.contains(&("bulkhead", "b"))
+                && labels.iter().any(|l| l.1 == value)
+        });
+        match &series.unwrap().3 {
+            DebugValue::Counter(value) => *value as f64,
+            DebugValue::Gauge(value) => value.into_inner(),
+            DebugValue::Histogram(_) => panic!("no histograms here"),
+        }
+    };
+    assert_eq!(count("spark_bulkhead_in_flight", "b"), 1.0);
+    assert_eq!(count("spark_bulkhead_rejections_total", "full"), 2.0);
+    assert_eq!(
+        count("spark_bulkhead_rejections_total", "tenant_share"),
+        1.0
+    );
+    assert_eq!(count("spark_bulkhead_backoffs_total", "late"), 1.0);
+    assert_eq!(count("spark_bulkhead_backoffs_total", "throttled"), 1.0);
 }

@@ -15,6 +15,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use spark_breaker::ConnectTimeout;
 use tower::Service;
 
 use super::{ProviderBody, ProviderError, check_base_url};
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::secrets::from_environment;
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type HttpClient = Client<ConnectTimeout<HttpsConnector<HttpConnector>>, Full<Bytes>>;
 
 /// One provider: its client, its address, its key.
 #[derive(Clone)]
@@ -81,12 +82,13 @@ fn client(config: &Provider) -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(config.timeouts.connect.duration()));
     let connector = HttpsConnectorBuilder::new()
         .with_webpki_roots()
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);
+    // Outermost, so that name, TCP and TLS have one limit together.
+    let connector = ConnectTimeout::new(connector, config.timeouts.connect.duration());
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(config.max_in_flight)

@@ -191,5 +191,7 @@ fn timeouts(provider: &Provider) -> Timeouts {
         first_byte: Some(provider.timeouts.first_byte.duration()),
         idle: Some(provider.timeouts.idle.duration()),
         total: Some(provider.timeouts.total.duration()),
+        // The client's connector keeps that on connecting; that on the first byte covers the head.
+        ..Timeouts::default()
     }
 }
