@@ -147,10 +147,14 @@ where
                     verdict,
                     next,
                 } => {
-                    let answer = Ok(ready!(keep.poll(cx)).response);
+                    let kept = ready!(keep.poll(cx));
+                    let answer = Ok(kept.response);
                     let verdict = *verdict;
                     *this.kept = Some(Found { answer, verdict });
-                    let next = next.take();
+                    let mut next = next.take();
+                    if kept.is_exhausted {
+                        next = walk.not_worth_waiting_for(next);
+                    }
                     let next = next.filter(|_| !is_late(this.deadline.as_mut(), cx));
                     let Some(next) = next else {
                         return Poll::Ready(walk.give_up(this.kept.take(), &DEADLINE));

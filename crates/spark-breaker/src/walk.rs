@@ -236,6 +236,12 @@ impl<S, ReqBody> Walk<S, ReqBody> {
         Some(Next::Wait { timer, hop, seat })
     }
 
+    /// This hop's credit is used up, whenever it says to come back.
+    pub(crate) fn not_worth_waiting_for(&mut self, next: Option<Next>) -> Option<Next> {
+        self.least = self.least.filter(|(_, hop)| *hop != self.at);
+        next.filter(|next| !matches!(next, Next::Wait { hop, .. } if *hop == self.at))
+    }
+
     /// The next step is about this hop.
     pub(crate) fn go_to(&mut self, hop: usize) -> S
     where
