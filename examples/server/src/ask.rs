@@ -306,7 +306,9 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
         if let Some(after) = refusal.retry_after {
             problem = problem.retry_after(after);
         }
-        if matches!(refusal.by, "timeout" | "failover") {
+        if refusal.by == "timeout"
+            || matches!(refusal.code, "provider_credential" | "no_first_byte")
+        {
             track(&app.errors, provider, &problem);
         }
         return problem;
