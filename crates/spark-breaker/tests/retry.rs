@@ -153,14 +153,14 @@ async fn used_up_credit_is_no_reason_to_come_back() {
         wait::<429, 1>()
             .map(|response| response.map(|_| r#"{"error":{"code":"insufficient_quota"}}"#.into()))
     };
-    let service = retry(0.0, 1).layer(log.client("a", exhausted));
-    let response = service.clone().oneshot(ask()).await.unwrap();
+    let budget = RetryBudget::new(0.0, 1).unwrap();
+    let service = RetryLayer::new(budget.clone()).layer(log.client("a", exhausted));
+    let response = service.oneshot(ask()).await.unwrap();
     assert_eq!(response.status(), 429);
     let text = common::text(response).await;
     assert!(text.contains("insufficient_quota"), "{text}");
-    // It took nothing out of the budget.
-    service.oneshot(ask()).await.unwrap();
-    assert_eq!(log.taken().len(), 2);
+    assert_eq!(log.taken().len(), 1);
+    assert!(budget.withdraw(), "it took nothing out of the budget");
 }
 
 #[tokio::test(start_paused = true)]
