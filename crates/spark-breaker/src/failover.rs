@@ -7,70 +7,44 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
-use spark_core::{Refusal, Shape};
+use http::{Request, Response};
+use http_body::Body;
+use spark_core::{BoxError, Clock};
 use tower_service::Service;
 
-use crate::failover_future::{FailoverBody, FailoverFuture};
-use crate::metrics::HopMetrics;
-
-/// One provider among several: a name, and a service that calls it.
-///
-/// # Example
-/// ```
-/// let hop = spark_breaker::Hop::new("primary", "any service");
-/// assert_eq!(&**hop.name(), "primary");
-/// ```
-#[derive(Clone)]
-pub struct Hop<S> {
-    name: Arc<str>,
-    pub(crate) service: S,
-    pub(crate) metrics: HopMetrics,
-}
-
-impl<S> Hop<S> {
-    /// A provider of this name, which is a label of the metrics.
-    pub fn new(name: impl Into<Arc<str>>, service: S) -> Self {
-        Self {
-            name: name.into(),
-            service,
-            metrics: HopMetrics::default(),
-        }
-    }
-
-    /// The provider's name.
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-}
-
-impl<S> fmt::Debug for Hop<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Hop").field(&self.name).finish()
-    }
-}
-
-/// Response extension: which hop answered, and how many were tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Answered {
-    /// The name of the hop whose answer this is.
-    pub hop: Arc<str>,
-    /// How many hops were tried, this one included.
-    pub hops: usize,
-}
+use crate::failover_body::FailoverBody;
+use crate::failover_future::FailoverFuture;
+use crate::jitter::Jitter;
+use crate::last_resort::WaitingRoom;
+use crate::{Hop, LastResort, Order, RetryBudget};
 
 /// Tries providers in their order, until one answers.
 ///
-/// It moves on when a hop returns an error, when a breaker, a bulkhead or a timeout of ours refuses,
-/// and on 408, 429 and 5xx; each hop is tried once at most. It moves on only before a byte of the
-/// answer was handed on: a stream that breaks half-way is broken. What is given back when none
-/// answers well is the last answer that came from a provider; when all of them were refused by
-/// layers of ours, the refusal with the least `Retry-After`. A response says in its extensions
-/// which hop it is from ([`Answered`]).
+/// | what a hop brings | then |
+/// |---|---|
+/// | refused by a breaker or a bulkhead of ours | next hop: the provider was not asked |
+/// | 401, 402 or 403: it refuses our own credential | next hop; never shown to the caller, who would take it for theirs |
+/// | 408, 425, 429, 5xx, a timeout of ours, an error of the client | next hop |
+/// | any other answer | it is the answer |
 ///
-/// The request is `Request<Bytes>`, since it may have to be sent again. Each hop's service adds what
-/// its provider needs (address, credential) and stands behind that provider's own breaker.
+/// No hop is tried twice, but for the [`LastResort`]; and none once an answer is handed on, which is
+/// when its head is here or, with [`until_first_byte`](Self::until_first_byte), its first byte.
+///
+/// When no hop answers well, the last answer that came from a provider is given back; when all were
+/// refused by layers of ours, the refusal with the least `Retry-After`; when nothing is left but
+/// refused credentials, 502 (`by` "failover", code `provider_credential`). A 429 or 503 that is given
+/// back has the least `Retry-After` of all hops. A response says in its extensions which hop it is
+/// from ([`Answered`](crate::Answered)).
+///
+/// The request may have to be sent again, so its body has to be [`Clone`], as [`Bytes`] are. Each
+/// hop's service adds what its provider needs (address, credential), keeps the request's extensions,
+/// and stands behind that provider's own breaker. What a failed hop answered is read to its end
+/// before the next is asked (up to 64 KiB and for up to half a second), so that it holds no permit,
+/// place or connection in the meantime.
+///
+/// A failover may be a hop of another. Each then has its own limits, and the number of calls is
+/// their product; the outer one's deadline bounds both, and so does one [`budget`](Self::budget) that
+/// both are given.
 ///
 /// # Example
 /// ```
@@ -101,13 +75,23 @@ pub struct Failover<S> {
 }
 
 type Eligible = dyn Fn(&Parts, &str) -> bool + Send + Sync;
+type Repeat = dyn Fn(&Parts) -> bool + Send + Sync;
 
 /// What all calls share.
 #[derive(Clone)]
 pub(crate) struct Rules {
-    eligible: Arc<Eligible>,
+    pub(crate) eligible: Arc<Eligible>,
+    pub(crate) repeat: Arc<Repeat>,
+    pub(crate) order: Order,
     pub(crate) max_hops: usize,
-    deadline: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) until_first_byte: bool,
+    pub(crate) callers_keys: bool,
+    pub(crate) budget: Option<RetryBudget>,
+    pub(crate) last_resort: LastResort,
+    pub(crate) waiting: WaitingRoom,
+    pub(crate) jitter: Arc<Jitter>,
+    pub(crate) clock: Clock,
 }
 
 impl<S> Failover<S> {
@@ -117,8 +101,17 @@ impl<S> Failover<S> {
             hops: Arc::new(hops),
             rules: Arc::new(Rules {
                 eligible: Arc::new(|_, _| true),
+                repeat: Arc::new(|_| true),
+                order: Order::default(),
                 max_hops: usize::MAX,
                 deadline: None,
+                until_first_byte: false,
+                callers_keys: false,
+                budget: None,
+                last_resort: LastResort::default(),
+                waiting: WaitingRoom::default(),
+                jitter: Arc::new(Jitter::new(None)),
+                clock: Clock::system(),
             }),
         }
     }
@@ -143,33 +136,174 @@ impl<S> Failover<S> {
         mut self,
         eligible: impl Fn(&Parts, &str) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Arc::make_mut(&mut self.rules).eligible = Arc::new(eligible);
+        self.rules_mut().eligible = Arc::new(eligible);
+        self
+    }
+
+    /// In which order the hops are asked; [`Order::Listed`] unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_breaker::{Failover, Hop, Order};
+    /// let failover = Failover::new(vec![Hop::new("a", ()).weight(9), Hop::new("b", ())])
+    ///     .order(Order::Weighted);
+    /// ```
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.rules_mut().order = order;
         self
     }
 
     /// Asks at most so many providers, and at least one. A hop whose breaker or bulkhead refuses
     /// was not asked, and does not count.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop};
+    /// let two_of_three =
+    ///     Failover::new(vec![Hop::new("a", ()), Hop::new("b", ()), Hop::new("c", ())]).max_hops(2);
+    /// ```
     #[must_use]
     pub fn max_hops(mut self, hops: usize) -> Self {
-        Arc::make_mut(&mut self.rules).max_hops = hops.max(1);
+        self.rules_mut().max_hops = hops.max(1);
         self
     }
 
-    /// Until the head of an answer is here, all hops together may take so long. Then the hop under
-    /// way is given up, and the last answer is given back, or 504 (`by` "failover", code
-    /// `deadline_exceeded`) when there is none. Needs tokio's timers.
+    /// Until the head of an answer is here (or its first byte, see
+    /// [`until_first_byte`](Self::until_first_byte)), all hops together may take so long. Then the
+    /// hop under way is given up, and the best answer so far is given back, or 504 (`by` "failover",
+    /// code `deadline_exceeded`) when there is none. A [`Deadline`](crate::Deadline) in the request's
+    /// extensions counts when it is earlier. Needs tokio's timers.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop};
+    /// # use std::time::Duration;
+    /// let failover = Failover::new(vec![Hop::new("a", ())]).deadline(Duration::from_secs(60));
+    /// ```
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        Arc::make_mut(&mut self.rules).deadline = Some(deadline);
+        self.rules_mut().deadline = Some(deadline);
         self
+    }
+
+    /// With true, the head of a good answer is no commitment: it is handed on when the first byte of
+    /// its body is here, and when the body breaks, runs out of time or ends before, the next hop is
+    /// asked. In a stream of events, comments, blank lines and events of the name `ping` are no first
+    /// byte, and an error as first event is one that breaks. What was read is held in memory, up to
+    /// 16 KiB of such; then the answer is handed on. The body is boxed. False unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop};
+    /// let failover = Failover::new(vec![Hop::new("a", ())]).until_first_byte(true);
+    /// ```
+    #[must_use]
+    pub fn until_first_byte(mut self, until_first_byte: bool) -> Self {
+        self.rules_mut().until_first_byte = until_first_byte;
+        self
+    }
+
+    /// With true, the callers bring their own credentials for the providers: 401, 402 and 403 are
+    /// answers to them, and passed on as they are. False unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop};
+    /// let failover = Failover::new(vec![Hop::new("a", ())]).callers_keys(true);
+    /// ```
+    #[must_use]
+    pub fn callers_keys(mut self, callers_keys: bool) -> Self {
+        self.rules_mut().callers_keys = callers_keys;
+        self
+    }
+
+    /// Whether another provider may be asked after one that may have worked on the request (an error
+    /// of the client, 408, 425, 5xx, a timeout). Always, unless told otherwise: then both may charge
+    /// for it. After a refusal, a 401, 402, 403 or 429, the next is asked in any case.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop};
+    /// let failover = Failover::new(vec![Hop::new("a", ())])
+    ///     .repeat(|request| !request.uri.path().ends_with("/files"));
+    /// ```
+    #[must_use]
+    pub fn repeat(mut self, repeat: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.rules_mut().repeat = Arc::new(repeat);
+        self
+    }
+
+    /// Each provider that is asked after another one was asked takes a token, as a further attempt
+    /// does. Given to the hops' [`RetryLayer`](crate::RetryLayer)s too, one budget bounds all calls to
+    /// all providers to the requests and its share of them; each request puts in its share once.
+    /// None unless told otherwise: then only [`max_hops`](Self::max_hops) and the breakers bound the
+    /// hops, and a provider that fails without opening its breaker costs a second call each time.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop, RetryBudget};
+    /// let failover = Failover::new(vec![Hop::new("a", ())]).budget(RetryBudget::new(0.2, 20)?);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn budget(mut self, budget: RetryBudget) -> Self {
+        self.rules_mut().budget = Some(budget);
+        self
+    }
+
+    /// What is done when no hop answers well; [`LastResort::Answer`] unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop, LastResort};
+    /// # use std::time::Duration;
+    /// let failover = Failover::new(vec![Hop::new("a", ())])
+    ///     .last_resort(LastResort::wait_for_earliest(Duration::from_secs(3), 64));
+    /// ```
+    #[must_use]
+    pub fn last_resort(mut self, last_resort: LastResort) -> Self {
+        self.rules_mut().last_resort = last_resort;
+        self
+    }
+
+    /// Makes its random choices the same each time: for tests and simulations.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop};
+    /// let failover = Failover::new(vec![Hop::new("a", ())]).seed(7);
+    /// ```
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.rules_mut().jitter = Arc::new(Jitter::new(Some(seed)));
+        self
+    }
+
+    /// With this clock, by which a date in `Retry-After` is read; the system's unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Failover, Hop};
+    /// let failover = Failover::new(vec![Hop::new("a", ())]).clock(spark_core::Clock::system());
+    /// ```
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.rules_mut().clock = clock;
+        self
+    }
+
+    fn rules_mut(&mut self) -> &mut Rules {
+        Arc::make_mut(&mut self.rules)
     }
 
     /// Whether any hop is eligible for this request.
     pub fn has_eligible(&self, request: &Parts) -> bool {
-        self.next_eligible(request, 0).is_some()
+        let eligible = &self.rules.eligible;
+        self.hops.iter().any(|hop| eligible(request, hop.name()))
     }
 
-    /// The hops in their order.
+    /// The hops as they are listed.
     ///
     /// # Example
     /// ```
@@ -180,63 +314,26 @@ impl<S> Failover<S> {
     pub fn hops(&self) -> &[Hop<S>] {
         &self.hops
     }
-
-    /// The first eligible hop at or after `from`.
-    pub(crate) fn next_eligible(&self, request: &Parts, from: usize) -> Option<usize> {
-        let rest = self.hops.get(from..)?;
-        let found = rest
-            .iter()
-            .position(|hop| (self.rules.eligible)(request, &hop.name))?;
-        Some(from + found)
-    }
 }
 
-/// Why an answer is not good enough, if it is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// A layer of ours did not let the call through: the provider was not asked.
-    Refused {
-        /// When it may be asked.
-        retry_after: Option<Duration>,
-    },
-    /// The provider answered badly, late, or not at all.
-    Failed,
-}
-
-pub(crate) fn flaw<B>(response: &Response<B>) -> Option<Flaw> {
-    if let Some(refusal) = response.extensions().get::<Refusal>() {
-        match refusal.by {
-            "breaker" | "bulkhead" => {
-                let retry_after = refusal.retry_after;
-                return Some(Flaw::Refused { retry_after });
-            }
-            "timeout" => return Some(Flaw::Failed),
-            _ => {}
-        }
-    }
-    let status = response.status();
-    let bad = status.is_server_error()
-        || status == StatusCode::REQUEST_TIMEOUT
-        || status == StatusCode::TOO_MANY_REQUESTS;
-    bad.then_some(Flaw::Failed)
-}
-
-impl<S, B> Service<Request<Bytes>> for Failover<S>
+impl<S, ReqBody, B> Service<Request<ReqBody>> for Failover<S>
 where
-    S: Service<Request<Bytes>, Response = Response<B>> + Clone,
+    S: Service<Request<ReqBody>, Response = Response<B>> + Clone,
+    ReqBody: Clone,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
 {
     type Response = Response<FailoverBody<B>>;
     type Error = S::Error;
-    type Future = FailoverFuture<S, B>;
+    type Future = FailoverFuture<S, ReqBody, B>;
 
     /// Always ready: each hop is made ready when its turn comes.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let shape = Shape::of(request.extensions(), request.headers());
-        FailoverFuture::new(self.clone(), request, shape, self.rules.deadline)
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        FailoverFuture::new(self.clone(), request)
     }
 }
 
@@ -253,8 +350,11 @@ impl<S> fmt::Debug for Failover<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Failover")
             .field("hops", &self.hops)
+            .field("order", &self.rules.order)
             .field("max_hops", &self.rules.max_hops)
             .field("deadline", &self.rules.deadline)
+            .field("until_first_byte", &self.rules.until_first_byte)
+            .field("last_resort", &self.rules.last_resort)
             .finish_non_exhaustive()
     }
 }

@@ -3,228 +3,223 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
+use http_body::Body;
 use pin_project_lite::pin_project;
-use spark_core::{Problem, ResponseBody, Shape};
-use tokio::time::Sleep;
+use spark_core::BoxError;
+use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
-use crate::Answered;
-use crate::failover::{Failover, Flaw, flaw};
+use crate::Failover;
+use crate::failover_body::{FailoverBody, Peek};
+use crate::flaw::{Found, Verdict};
+use crate::kept::Keep;
+use crate::last_resort::Seat;
 use crate::metrics::HopEnd;
-
-/// The response body of a [`Failover`](crate::Failover).
-pub type FailoverBody<B> = ResponseBody<B>;
+use crate::walk::{Brought, DEADLINE, Judged, NO_PROVIDER, Next, Walk};
 
 pin_project! {
     /// The answer of a [`Failover`](crate::Failover).
-    pub struct FailoverFuture<S, B>
+    pub struct FailoverFuture<S, ReqBody, B>
     where
-        S: Service<Request<Bytes>>,
+        S: Service<Request<ReqBody>>,
     {
-        failover: Failover<S>,
-        parts: Parts,
-        body: Bytes,
-        shape: Shape,
         #[pin]
         deadline: Option<Sleep>,
         #[pin]
-        step: Step<S, S::Future>,
-        // Which hop the step is about, and how many were tried with it.
-        at: usize,
-        tried: usize,
-        // How many of those refused without asking their provider.
-        refused: usize,
-        kept: Option<Kept<B, S::Error>>,
+        step: Step<S, S::Future, B>,
+        kept: Option<Found<B, S::Error>>,
+        walk: Walk<S, ReqBody>,
     }
 }
 
 pin_project! {
     #[project = StepProj]
-    enum Step<S, F> {
-        // Looks for an eligible hop from this one on.
-        Next { from: usize },
+    enum Step<S, F, B> {
+        Start,
         Readying { service: S },
         Calling { #[pin] future: F },
+        // A good head: the first byte decides.
+        Peeking { peek: Peek<B> },
+        // What was answered is read before the next step, since it may be the best that there is.
+        Keeping { #[pin] keep: Keep<B>, verdict: Verdict, next: Option<Next> },
+        Waiting { #[pin] timer: Sleep, hop: usize, seat: Seat },
     }
 }
 
-/// The best answer so far, none of them good.
-struct Kept<B, E> {
-    answer: Result<Response<B>, E>,
-    flaw: Flaw,
-}
-
-impl<S, B> FailoverFuture<S, B>
+impl<S, ReqBody, B> FailoverFuture<S, ReqBody, B>
 where
-    S: Service<Request<Bytes>>,
+    S: Service<Request<ReqBody>>,
 {
-    pub(crate) fn new(
-        failover: Failover<S>,
-        request: Request<Bytes>,
-        shape: Shape,
-        deadline: Option<Duration>,
-    ) -> Self {
-        let (parts, body) = request.into_parts();
+    pub(crate) fn new(failover: Failover<S>, request: Request<ReqBody>) -> Self {
+        let walk = Walk::new(failover, request);
         Self {
-            failover,
-            parts,
-            body,
-            shape,
-            deadline: deadline.map(tokio::time::sleep),
-            step: Step::Next { from: 0 },
-            at: 0,
-            tried: 0,
-            refused: 0,
+            deadline: walk.deadline().map(sleep_until),
+            step: Step::Start,
             kept: None,
+            walk,
         }
     }
 }
 
-impl<S, B> Future for FailoverFuture<S, B>
+impl<S, ReqBody, B> Future for FailoverFuture<S, ReqBody, B>
 where
-    S: Service<Request<Bytes>, Response = Response<B>> + Clone,
+    S: Service<Request<ReqBody>, Response = Response<B>> + Clone,
+    ReqBody: Clone,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
 {
     type Output = Result<Response<FailoverBody<B>>, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let walked = self.as_mut().walk_on(cx);
         let mut this = self.project();
+        if walked.is_ready() || !is_late(this.deadline.as_mut(), cx) {
+            return walked;
+        }
+        if let StepProj::Keeping { keep, verdict, .. } = this.step.as_mut().project() {
+            let answer = Ok(keep.cut().response);
+            let verdict = *verdict;
+            *this.kept = Some(Found { answer, verdict });
+        } else {
+            this.walk.count(HopEnd::Deadline);
+        }
+        // What is under way is dropped with the step, now: it is given up.
+        this.step.set(Step::Start);
+        Poll::Ready(this.walk.give_up(this.kept.take(), &DEADLINE))
+    }
+}
+
+impl<S, ReqBody, B> FailoverFuture<S, ReqBody, B>
+where
+    S: Service<Request<ReqBody>, Response = Response<B>> + Clone,
+    ReqBody: Clone,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    fn walk_on(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<FailoverBody<B>>, S::Error>> {
+        let mut this = self.project();
+        let walk = this.walk;
         loop {
-            let answer = match this.step.as_mut().project() {
-                StepProj::Next { from } => {
-                    let hop = if *this.tried - *this.refused < this.failover.rules.max_hops {
-                        this.failover.next_eligible(this.parts, *from)
-                    } else {
-                        None
+            let (brought, verdict) = match this.step.as_mut().project() {
+                StepProj::Start => {
+                    let Some(hop) = walk.first() else {
+                        return Poll::Ready(walk.give_up(None, &NO_PROVIDER));
                     };
-                    let Some(hop) = hop else {
-                        return Poll::Ready(give_up(this.kept.take(), *this.shape, &NO_PROVIDER));
-                    };
-                    *this.at = hop;
-                    *this.tried += 1;
-                    let service = this.failover.hops[hop].service.clone();
-                    this.step.set(Step::Readying { service });
+                    this.step.set(step(walk, Next::Ask(hop)));
                     continue;
                 }
-                StepProj::Readying { service } => match service.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {
-                        let request = Request::from_parts(this.parts.clone(), this.body.clone());
-                        let future = service.call(request);
+                StepProj::Readying { service } => match ready!(service.poll_ready(cx)) {
+                    Ok(()) => {
+                        let future = service.call(walk.request());
                         this.step.set(Step::Calling { future });
                         continue;
                     }
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                    Poll::Pending => Poll::Pending,
+                    Err(error) => walk.failed(error),
                 },
-                StepProj::Calling { future } => future.poll(cx),
-            };
-            let hop = &this.failover.hops[*this.at];
-            let Poll::Ready(mut answer) = answer else {
-                let late = this.deadline.as_mut().as_pin_mut();
-                if late.is_some_and(|deadline| deadline.poll(cx).is_ready()) {
-                    hop.metrics.count(hop.name(), HopEnd::Deadline);
-                    // The hop under way is dropped with this future's step, now: it is given up.
-                    this.step.set(Step::Next { from: usize::MAX });
-                    return Poll::Ready(give_up(this.kept.take(), *this.shape, &DEADLINE));
+                StepProj::Calling { future } => match ready!(future.poll(cx)) {
+                    Ok(response) => match walk.judge(response) {
+                        Judged::Bad(brought, verdict) => (brought, verdict),
+                        Judged::Promising(response) => {
+                            let peek = Peek::new(response);
+                            this.step.set(Step::Peeking { peek });
+                            continue;
+                        }
+                        Judged::Good(response) => return Poll::Ready(Ok(response)),
+                    },
+                    Err(error) => walk.failed(error),
+                },
+                StepProj::Peeking { peek } => match ready!(peek.poll(cx)) {
+                    Ok(response) => {
+                        walk.count(HopEnd::Answered);
+                        return Poll::Ready(Ok(response));
+                    }
+                    Err(error) => walk.no_first_byte(&error),
+                },
+                StepProj::Keeping {
+                    keep,
+                    verdict,
+                    next,
+                } => {
+                    let kept = ready!(keep.poll(cx));
+                    let answer = Ok(kept.response);
+                    let verdict = *verdict;
+                    *this.kept = Some(Found { answer, verdict });
+                    let mut next = next.take();
+                    if kept.is_exhausted {
+                        next = walk.not_worth_waiting_for(next);
+                    }
+                    let next = next.filter(|_| !is_late(this.deadline.as_mut(), cx));
+                    let Some(next) = next else {
+                        return Poll::Ready(walk.give_up(this.kept.take(), &DEADLINE));
+                    };
+                    this.step.set(step(walk, next));
+                    continue;
                 }
-                return Poll::Pending;
-            };
-            if let Ok(response) = &mut answer {
-                response.extensions_mut().insert(Answered {
-                    hop: Arc::clone(hop.name()),
-                    hops: *this.tried,
-                });
-            }
-            let flaw = match &answer {
-                Ok(response) => flaw(response),
-                Err(_) => Some(Flaw::Failed),
-            };
-            let Some(flaw) = flaw else {
-                hop.metrics.count(hop.name(), HopEnd::Answered);
-                return Poll::Ready(answer.map(|response| response.map(ResponseBody::inner)));
-            };
-            let end = match (&answer, flaw) {
-                (_, Flaw::Refused { .. }) => {
-                    *this.refused += 1;
-                    HopEnd::Refused
+                StepProj::Waiting { timer, hop, .. } => {
+                    ready!(timer.poll(cx));
+                    let next = Next::Ask(*hop);
+                    this.step.set(step(walk, next));
+                    continue;
                 }
-                (Err(_), Flaw::Failed) => HopEnd::Error,
-                (Ok(_), Flaw::Failed) => HopEnd::Status,
             };
-            hop.metrics.count(hop.name(), end);
-            let found = Kept { answer, flaw };
-            if this.kept.as_ref().is_none_or(|kept| found.replaces(kept)) {
-                *this.kept = Some(found);
+            walk.note(verdict);
+            let kept = this.kept.as_ref();
+            let is_best = kept.is_none_or(|kept| verdict.is_better_than(kept.verdict));
+            let late = is_late(this.deadline.as_mut(), cx);
+            let next = if late { None } else { walk.next(verdict) };
+            match (next, brought) {
+                (Some(next), Brought::Live(response)) if is_best => {
+                    let keep = Keep::new(response, walk.shape());
+                    let next = Some(next);
+                    this.step.set(Step::Keeping {
+                        keep,
+                        verdict,
+                        next,
+                    });
+                }
+                (next, brought) => {
+                    if is_best {
+                        let answer = brought.into_answer();
+                        *this.kept = Some(Found { answer, verdict });
+                    }
+                    let Some(next) = next else {
+                        return Poll::Ready(walk.give_up(this.kept.take(), &DEADLINE));
+                    };
+                    this.step.set(step(walk, next));
+                }
             }
-            let from = *this.at + 1;
-            this.step.set(Step::Next { from });
         }
     }
 }
 
-impl<B, E> Kept<B, E> {
-    /// What a provider said tells more than a refusal of ours; of refusals, the one that ends
-    /// first; else the later answer.
-    fn replaces(&self, other: &Self) -> bool {
-        match (self.flaw, other.flaw) {
-            (Flaw::Failed, _) => true,
-            (Flaw::Refused { .. }, Flaw::Failed) => false,
-            (
-                Flaw::Refused { retry_after: ours },
-                Flaw::Refused {
-                    retry_after: theirs,
-                },
-            ) => ours.unwrap_or(Duration::MAX) < theirs.unwrap_or(Duration::MAX),
-        }
+fn step<S: Clone, ReqBody, F, B>(walk: &mut Walk<S, ReqBody>, next: Next) -> Step<S, F, B> {
+    match next {
+        Next::Ask(hop) => Step::Readying {
+            service: walk.go_to(hop),
+        },
+        Next::Wait { timer, hop, seat } => Step::Waiting { timer, hop, seat },
     }
 }
 
-struct GivenUp {
-    status: StatusCode,
-    code: &'static str,
-    detail: &'static str,
+fn is_late(deadline: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> bool {
+    let deadline = deadline.as_pin_mut();
+    deadline.is_some_and(|deadline| deadline.poll(cx).is_ready())
 }
 
-const NO_PROVIDER: GivenUp = GivenUp {
-    status: StatusCode::SERVICE_UNAVAILABLE,
-    code: "no_provider",
-    detail: "No provider is configured for this request.",
-};
-
-const DEADLINE: GivenUp = GivenUp {
-    status: StatusCode::GATEWAY_TIMEOUT,
-    code: "deadline_exceeded",
-    detail: "No provider answered in time.",
-};
-
-fn give_up<B, E>(
-    kept: Option<Kept<B, E>>,
-    shape: Shape,
-    why: &GivenUp,
-) -> Result<Response<FailoverBody<B>>, E> {
-    match kept {
-        Some(kept) => kept
-            .answer
-            .map(|response| response.map(ResponseBody::inner)),
-        None => Ok(Problem::new(why.status, "failover", why.code)
-            .detail(why.detail)
-            .into_response(shape)),
-    }
-}
-
-impl<S, B> fmt::Debug for FailoverFuture<S, B>
+impl<S, ReqBody, B> fmt::Debug for FailoverFuture<S, ReqBody, B>
 where
-    S: Service<Request<Bytes>>,
+    S: Service<Request<ReqBody>>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FailoverFuture")
-            .field("tried", &self.tried)
+            .field("tried", &self.walk.tried())
             .finish_non_exhaustive()
     }
 }

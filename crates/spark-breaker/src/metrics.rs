@@ -27,6 +27,7 @@ mod names {
     pub(crate) const BULKHEAD_BACKOFFS: &str = "spark_bulkhead_backoffs_total";
     pub(crate) const BULKHEAD_REJECTIONS: &str = "spark_bulkhead_rejections_total";
     pub(crate) const HOPS: &str = "spark_failover_hops_total";
+    pub(crate) const WAITS: &str = "spark_failover_waits_total";
     pub(crate) const RETRIES: &str = "spark_retry_attempts_total";
 }
 
@@ -74,8 +75,12 @@ pub fn describe() {
         );
         describe_counter!(HOPS, "Hops that failover tried, by how they ended.");
         describe_counter!(
+            WAITS,
+            "Calls that waited for a hop to come back, and those for which there was no room."
+        );
+        describe_counter!(
             RETRIES,
-            "Second attempts on the same provider, and those that the budget refused."
+            "Further attempts on the same provider, and those for which budget or time was short."
         );
     }
 }
@@ -90,6 +95,9 @@ pub(crate) enum HopEnd {
     Error,
     Status,
     Deadline,
+    Credential,
+    FirstByte,
+    NoBudget,
 }
 
 #[cfg(feature = "metrics")]
@@ -183,23 +191,46 @@ mod imp {
         }
     }
 
+    const HOP_ENDS: [&str; 8] = [
+        "answered",
+        "refused",
+        "error",
+        "status",
+        "deadline",
+        "credential",
+        "first_byte",
+        "no_budget",
+    ];
+
     /// One hop's counters, resolved at its first call.
     #[derive(Clone, Default)]
-    pub(crate) struct HopMetrics(OnceLock<[Counter; 5]>);
+    pub(crate) struct HopMetrics(OnceLock<[Counter; 8]>);
 
     impl HopMetrics {
         pub(crate) fn count(&self, name: &Arc<str>, end: HopEnd) {
             let counters = self.0.get_or_init(|| {
-                ["answered", "refused", "error", "status", "deadline"]
+                HOP_ENDS
                     .map(|outcome| counter!(HOPS, "hop" => Arc::clone(name), "outcome" => outcome))
             });
-            let [answered, refused, error, status, deadline] = counters;
+            let [
+                answered,
+                refused,
+                error,
+                status,
+                deadline,
+                credential,
+                first_byte,
+                no_budget,
+            ] = counters;
             match end {
                 HopEnd::Answered => answered,
                 HopEnd::Refused => refused,
                 HopEnd::Error => error,
                 HopEnd::Status => status,
                 HopEnd::Deadline => deadline,
+                HopEnd::Credential => credential,
+                HopEnd::FirstByte => first_byte,
+                HopEnd::NoBudget => no_budget,
             }
             .increment(1);
         }

@@ -1,110 +1,50 @@
-//! A second attempt on the same provider, while the budget lasts.
+//! A further attempt on the same provider, while the budget lasts.
 
 use std::fmt;
-use std::future::Future;
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
+use http::request::Parts;
 use http::{Request, Response};
-use pin_project_lite::pin_project;
-use spark_core::Refusal;
-use tokio::time::Sleep;
+use http_body::Body;
+use spark_core::{BoxError, Clock, Refusal, ResponseBody};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::ConfigError;
-use crate::metrics::{self, count};
+use crate::retry_future::RetryFuture;
+use crate::{Backoff, RetryBudget, retry_after};
 
-/// How many second attempts the calls of one provider may make together. Clones share it.
+/// The response body of a [`RetryService`].
+pub type RetryBody<B> = ResponseBody<B>;
+
+/// Asks the same provider again when an attempt failed in a way that may pass:
 ///
-/// Each call puts in a share of a token, and each second attempt takes a whole one out: with a share
-/// of 0.1, a provider that fails altogether gets a tenth more calls, not twice as many.
+/// | answer | with no `Retry-After` | with one up to [`max_retry_after`](Self::max_retry_after) | with a longer one |
+/// |---|---|---|---|
+/// | an error of the client | again | | |
+/// | 408, 425, 500, 502, 503, 504, 529 | again | again, after that time | no |
+/// | 429 | no | again, after that time, unless its code says that the credit is used up | no |
+/// | any other, or one of a layer of ours | no | no | no |
 ///
-/// # Example
-/// ```
-/// use spark_breaker::RetryBudget;
-/// let budget = RetryBudget::new(0.1, 1)?;
-/// assert!(budget.withdraw()); // what it starts with
-/// assert!(!budget.withdraw());
-/// for _ in 0..10 {
-///     budget.deposit();
-/// }
-/// assert!(budget.withdraw());
-/// # Ok::<(), spark_breaker::ConfigError>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct RetryBudget(Arc<Tokens>);
-
-#[derive(Debug)]
-struct Tokens {
-    /// In thousandths.
-    left: AtomicU64,
-    share: u64,
-    most: u64,
-}
-
-const TOKEN: u64 = 1_000;
-
-impl RetryBudget {
-    /// Starts with, and holds at most, `reserve` tokens; each call puts in `share` of one.
-    ///
-    /// # Errors
-    /// [`ConfigError`] unless `share` is a number from 0 to 1.
-    ///
-    /// # Example
-    /// ```
-    /// assert!(spark_breaker::RetryBudget::new(2.0, 10).is_err());
-    /// ```
-    pub fn new(share: f64, reserve: u32) -> Result<Self, ConfigError> {
-        if !(0.0..=1.0).contains(&share) {
-            let mend = "give a share of 0 to 1";
-            return Err(ConfigError::out_of_range("share", &share, mend));
-        }
-        let most = u64::from(reserve) * TOKEN;
-        Ok(Self(Arc::new(Tokens {
-            left: AtomicU64::new(most),
-            // From 0 to 1,000, as checked above.
-            share: (share * TOKEN as f64).round() as u64,
-            most,
-        })))
-    }
-
-    /// A call is made.
-    pub fn deposit(&self) {
-        let add = |left: u64| Some(left.saturating_add(self.0.share).min(self.0.most));
-        let _ = self
-            .0
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-    }
-
-    /// Whether a second attempt may be made; it is paid for with that.
-    pub fn withdraw(&self) -> bool {
-        let take = |left: u64| left.checked_sub(TOKEN);
-        self.0
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .is_ok()
-    }
-}
-
-/// Makes a second attempt when the first one failed in a way that may pass: an error of the client,
-/// or 500, 502, 503 or 504 without `Retry-After`.
+/// It stands outside the breaker, so that every attempt is admitted and counted, and inside the hop
+/// of a [`Failover`](crate::Failover). There is one further attempt ([`attempts`](Self::attempts)),
+/// after a [`Backoff`], and none
+/// - of a request that may do something twice: see [`repeat`](Self::repeat);
+/// - when a layer of ours refused (a breaker, a bulkhead, a timeout): what the attempt before
+///   brought is the answer then;
+/// - of a background call, which can wait for its next turn;
+/// - when the budget is used up, or when it would begin after the request's
+///   [`Deadline`](crate::Deadline);
+/// - once the head of a good answer was handed on.
 ///
-/// It stands outside the breaker, so that both attempts are admitted and counted. It makes at most
-/// one second attempt, after a short pause, and none
-/// - when a layer of ours refused the first (a breaker, a bulkhead, a timeout);
-/// - for a background call, which can wait for its next turn;
-/// - when the budget is used up;
-/// - once a byte of the answer was handed on.
-///
-/// The provider may have worked on the first attempt all the same, and charge for both.
+/// The body is sent again by cloning it, so it has to be [`Clone`]: bytes that are whole, not a
+/// stream. (A body whose clones share what is read from them would arrive empty: do not use one.)
+/// An answer that is to be improved on is read to its end first, up to 64 KiB and for up to half a
+/// second, and frees its permit, its place and its connection; a longer or slower one is replaced by
+/// a problem of the same status.
 ///
 /// # Example
 /// ```
@@ -123,29 +63,174 @@ impl RetryBudget {
 ///         _ => Ok(Response::new(String::from("hello"))),
 ///     }));
 /// let response = client.oneshot(Request::new(Bytes::new())).await.unwrap();
-/// assert_eq!(response.into_body(), "hello");
+/// assert_eq!(response.status(), 200);
+/// assert_eq!(CALLS.load(Ordering::Relaxed), 2);
 /// # });
 /// ```
-#[derive(Debug, Clone)]
+///
+/// A stream cannot be sent again, and does not compile:
+/// ```compile_fail
+/// # use spark_breaker::{RetryBudget, RetryLayer};
+/// # use tower::{Layer, Service, service_fn};
+/// struct Stream; // not Clone
+/// let client = service_fn(async |_: http::Request<Stream>| {
+///     Ok::<_, std::io::Error>(http::Response::new(String::new()))
+/// });
+/// let mut client = RetryLayer::new(RetryBudget::new(0.1, 10).unwrap()).layer(client);
+/// let _ = client.call(http::Request::new(Stream));
+/// ```
+#[derive(Clone)]
 pub struct RetryLayer {
-    budget: RetryBudget,
-    pause: Duration,
+    rules: Arc<Rules>,
+}
+
+type Repeat = dyn Fn(&Parts) -> bool + Send + Sync;
+
+#[derive(Clone)]
+pub(crate) struct Rules {
+    pub(crate) budget: RetryBudget,
+    pub(crate) backoff: Backoff,
+    pub(crate) attempts: u32,
+    max_retry_after: Duration,
+    repeat: Arc<Repeat>,
+    clock: Clock,
 }
 
 impl RetryLayer {
-    /// With this budget, and a pause of 100 ms between the attempts.
+    /// With this budget, and otherwise as the methods say.
     pub fn new(budget: RetryBudget) -> Self {
         Self {
-            budget,
-            pause: Duration::from_millis(100),
+            rules: Arc::new(Rules {
+                budget,
+                backoff: Backoff::default(),
+                attempts: 2,
+                max_retry_after: Duration::from_secs(2),
+                repeat: Arc::new(is_idempotent),
+                clock: Clock::system(),
+            }),
         }
     }
 
-    /// With another pause.
+    /// At most so many attempts, the first included; at least one. Two unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{RetryBudget, RetryLayer};
+    /// let three = RetryLayer::new(RetryBudget::new(0.1, 10)?).attempts(3);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
     #[must_use]
-    pub fn pause(mut self, pause: Duration) -> Self {
-        self.pause = pause;
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.rules_mut().attempts = attempts.max(1);
         self
+    }
+
+    /// With these pauses between the attempts; [`Backoff::default`] unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Backoff, RetryBudget, RetryLayer};
+    /// # use std::time::Duration;
+    /// let pauses = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    /// let layer = RetryLayer::new(RetryBudget::new(0.1, 10)?).backoff(pauses);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.rules_mut().backoff = backoff;
+        self
+    }
+
+    /// Waits for as long as `Retry-After` says, plus a pause of the [`Backoff`]'s first, but only up
+    /// to this; 2 s unless told otherwise. When the provider asks for longer, its answer stands.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{RetryBudget, RetryLayer};
+    /// # use std::time::Duration;
+    /// let layer = RetryLayer::new(RetryBudget::new(0.1, 10)?).max_retry_after(Duration::from_secs(5));
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn max_retry_after(mut self, longest: Duration) -> Self {
+        self.rules_mut().max_retry_after = longest;
+        self
+    }
+
+    /// Sends again only what this says yes to. Unless told otherwise: requests whose method is
+    /// idempotent (RFC 9110, 9.2.2), and those with an `Idempotency-Key`, by which the callee knows
+    /// them.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{RetryBudget, RetryLayer};
+    /// let layer = RetryLayer::new(RetryBudget::new(0.1, 10)?)
+    ///     .repeat(|request| request.uri.path().ends_with("/embeddings"));
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn repeat(mut self, repeat: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.rules_mut().repeat = Arc::new(repeat);
+        self
+    }
+
+    /// Sends any request again, whatever its method, as is usual for chat completions. The provider
+    /// may have worked on an attempt whose answer was lost, and charge for both.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{RetryBudget, RetryLayer};
+    /// let layer = RetryLayer::new(RetryBudget::new(0.1, 10)?).repeat_posts();
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn repeat_posts(self) -> Self {
+        self.repeat(|_| true)
+    }
+
+    /// With this clock, by which a date in `Retry-After` is read; the system's unless told otherwise.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{RetryBudget, RetryLayer};
+    /// # let clock = spark_core::Clock::system();
+    /// let layer = RetryLayer::new(RetryBudget::new(0.1, 10)?).clock(clock);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.rules_mut().clock = clock;
+        self
+    }
+
+    fn rules_mut(&mut self) -> &mut Rules {
+        Arc::make_mut(&mut self.rules)
+    }
+}
+
+fn is_idempotent(request: &Parts) -> bool {
+    request.method.is_idempotent() || request.headers.contains_key("idempotency-key")
+}
+
+impl Rules {
+    /// After which pause another attempt may help; `None` when it does not.
+    pub(crate) fn pause<B, E>(
+        &self,
+        answer: &Result<Response<B>, E>,
+        made: u32,
+    ) -> Option<Duration> {
+        let Ok(response) = answer else {
+            return Some(self.backoff.pause(made));
+        };
+        let status = response.status().as_u16();
+        let may_pass = matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529);
+        if !may_pass || response.extensions().get::<Refusal>().is_some() {
+            return None;
+        }
+        match retry_after(response.headers(), self.clock.unix_time()) {
+            Some(wait) => (wait <= self.max_retry_after).then(|| self.backoff.after(wait)),
+            None => (status != 429).then(|| self.backoff.pause(made)),
+        }
     }
 }
 
@@ -155,146 +240,70 @@ impl<S> Layer<S> for RetryLayer {
     fn layer(&self, inner: S) -> RetryService<S> {
         RetryService {
             inner,
-            rules: self.clone(),
+            rules: Arc::clone(&self.rules),
         }
     }
 }
 
-/// A service that tries twice; made by [`RetryLayer`].
-#[derive(Debug, Clone)]
+/// A service that tries again; made by [`RetryLayer`].
+#[derive(Clone)]
 pub struct RetryService<S> {
     inner: S,
-    rules: RetryLayer,
+    rules: Arc<Rules>,
 }
 
-impl<S, B> Service<Request<Bytes>> for RetryService<S>
+impl<S, ReqBody, B> Service<Request<ReqBody>> for RetryService<S>
 where
-    S: Service<Request<Bytes>, Response = Response<B>> + Clone,
+    S: Service<Request<ReqBody>, Response = Response<B>> + Clone,
+    ReqBody: Clone,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
 {
-    type Response = Response<B>;
+    type Response = Response<RetryBody<B>>;
     type Error = S::Error;
-    type Future = RetryFuture<S>;
+    type Future = RetryFuture<S, ReqBody, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Bytes>) -> RetryFuture<S> {
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone);
+        self.rules.budget.deposit_for(request.extensions());
         let background = spark_core::Context::of(request.extensions())
             .is_some_and(spark_core::Context::is_background);
-        self.rules.budget.deposit();
-        let again = (!background).then(|| request.clone());
+        let (parts, body) = request.into_parts();
+        let repeats = self.rules.attempts > 1 && !background && (self.rules.repeat)(&parts);
+        let request = Request::from_parts(parts, body);
+        let again = repeats.then(|| request.clone());
         let future = ready.call(request);
-        RetryFuture {
-            service: ready,
-            again,
-            first: None,
-            rules: self.rules.clone(),
-            step: Step::Calling { future },
-        }
+        RetryFuture::new(ready, future, again, Arc::clone(&self.rules))
     }
 }
 
-pin_project! {
-    /// The answer of a [`RetryService`].
-    pub struct RetryFuture<S>
-    where
-        S: Service<Request<Bytes>>,
-    {
-        service: S,
-        // What a second attempt would send; none is left when there is to be no other.
-        again: Option<Request<Bytes>>,
-        // What the first attempt brought, once there is a second.
-        first: Option<Result<S::Response, S::Error>>,
-        rules: RetryLayer,
-        #[pin]
-        step: Step<S::Future>,
-    }
-}
-
-pin_project! {
-    #[project = StepProj]
-    enum Step<F> {
-        Calling { #[pin] future: F },
-        Pausing { #[pin] timer: Sleep, request: Option<Request<Bytes>> },
-        Readying { request: Option<Request<Bytes>> },
-    }
-}
-
-impl<S, B> Future for RetryFuture<S>
-where
-    S: Service<Request<Bytes>, Response = Response<B>>,
-{
-    type Output = Result<Response<B>, S::Error>;
-
-    #[expect(
-        clippy::expect_used,
-        reason = "a step is entered with a request and left with it"
-    )]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.step.as_mut().project() {
-                StepProj::Calling { future } => {
-                    let answer = ready!(future.poll(cx));
-                    // A refusal of ours says nothing of the provider, which was not asked again.
-                    if let Some(first) = this.first.take_if(|_| is_refused(&answer)) {
-                        return Poll::Ready(first);
-                    }
-                    let Some(request) = this.again.take().filter(|_| may_pass(&answer)) else {
-                        return Poll::Ready(answer);
-                    };
-                    if !this.rules.budget.withdraw() {
-                        count!(metrics::RETRIES, "result" => "no_budget");
-                        return Poll::Ready(answer);
-                    }
-                    count!(metrics::RETRIES, "result" => "made");
-                    *this.first = Some(answer);
-                    this.step.set(Step::Pausing {
-                        timer: tokio::time::sleep(this.rules.pause),
-                        request: Some(request),
-                    });
-                }
-                StepProj::Pausing { timer, request } => {
-                    ready!(timer.poll(cx));
-                    let request = request.take();
-                    this.step.set(Step::Readying { request });
-                }
-                StepProj::Readying { request } => {
-                    ready!(this.service.poll_ready(cx))?;
-                    let request = request.take().expect("each attempt has its request");
-                    let future = this.service.call(request);
-                    this.step.set(Step::Calling { future });
-                }
-            }
-        }
-    }
-}
-
-fn is_refused<B, E>(answer: &Result<Response<B>, E>) -> bool {
-    let refusal = answer.as_ref().ok();
-    let refusal = refusal.and_then(|response| response.extensions().get::<Refusal>());
-    refusal.is_some_and(|it| matches!(it.by, "breaker" | "bulkhead"))
-}
-
-fn may_pass<B, E>(answer: &Result<Response<B>, E>) -> bool {
-    match answer {
-        Err(_) => true,
-        Ok(response) => {
-            matches!(response.status().as_u16(), 500 | 502 | 503 | 504)
-                && response.extensions().get::<Refusal>().is_none()
-                && !response.headers().contains_key(RETRY_AFTER)
-        }
-    }
-}
-
-impl<S> fmt::Debug for RetryFuture<S>
-where
-    S: Service<Request<Bytes>>,
-{
+impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryFuture").finish_non_exhaustive()
+        f.debug_struct("Rules")
+            .field("budget", &self.budget)
+            .field("backoff", &self.backoff)
+            .field("attempts", &self.attempts)
+            .field("max_retry_after", &self.max_retry_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RetryLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RetryLayer").field(&self.rules).finish()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for RetryService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryService")
+            .field("inner", &self.inner)
+            .field("rules", &self.rules)
+            .finish()
     }
 }

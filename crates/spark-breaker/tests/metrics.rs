@@ -205,3 +205,55 @@ fn an_adaptive_bulkhead_with_shares() {
     assert_eq!(count("spark_bulkhead_backoffs_total", "late"), 1.0);
     assert_eq!(count("spark_bulkhead_backoffs_total", "throttled"), 1.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn hops_attempts_and_waits_are_counted_by_how_they_ended() {
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use spark_breaker::{Failover, Hop, LastResort, RetryBudget, RetryLayer};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let hop = |name: &'static str, status: u16, wait: &'static str| {
+        let client = service_fn(move |_: Request<Bytes>| async move {
+            let response = Response::builder()
+                .status(status)
+                .header("retry-after", wait);
+            Ok::<_, std::io::Error>(response.body(String::new()).unwrap())
+        });
+        let retry = RetryLayer::new(RetryBudget::new(0.0, 1).unwrap());
+        Hop::new(name, retry.layer(client))
+    };
+    let hops = vec![hop("a", 401, ""), hop("b", 503, "1"), hop("c", 503, "9")];
+    let failover = Failover::new(hops)
+        .budget(RetryBudget::new(0.0, 4).unwrap())
+        .last_resort(LastResort::wait_for_earliest(Duration::from_secs(2), 1));
+    for _ in 0..2 {
+        failover.clone().oneshot(Request::default()).await.unwrap();
+    }
+    let counted = |name| {
+        let series = values(&snapshotter, name).into_iter();
+        let counted = series.filter(|(_, value)| *value > 0.0);
+        let counted = counted.map(|(labels, value)| {
+            let labels: Vec<_> = labels.into_iter().map(|(_, value)| value).collect();
+            format!("{} {value}", labels.join(" "))
+        });
+        counted.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        counted("spark_failover_hops_total"),
+        [
+            "a credential 2",
+            "b status 3",
+            "c no_budget 1",
+            "c status 1"
+        ]
+    );
+    assert_eq!(counted("spark_failover_waits_total"), ["waited 1"]);
+    assert_eq!(
+        counted("spark_retry_attempts_total"),
+        ["made 1", "no_budget 2"]
+    );
+}

@@ -88,7 +88,8 @@ pub(crate) async fn ask(app: &App, context: &Context, mut ask: Ask) -> Result<An
     let provider = answered_by(&response);
     if !response.status().is_success() {
         let refusal = response.extensions().get::<Refusal>();
-        match refusal.is_some_and(|refusal| refusal.by == "timeout") {
+        let may_have_worked = |it: &Refusal| it.by == "timeout" || it.code == "no_first_byte";
+        match refusal.is_some_and(may_have_worked) {
             // It has the prompt, and may go on with it.
             true => spending.settle_at_seen(),
             false => spending.settle(0),
@@ -300,13 +301,17 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
             }
             "bulkhead_full" => "All places for calls to the provider are taken.",
             "upstream_timeout" => "The provider did not answer in time.",
+            "provider_credential" => "The provider does not accept this server's own credential.",
+            "no_first_byte" => "The provider's answer broke off before it began.",
             _ => "No provider could be asked.",
         };
         let mut problem = Problem::new(response.status(), refusal.by, refusal.code).detail(detail);
         if let Some(after) = refusal.retry_after {
             problem = problem.retry_after(after);
         }
-        if refusal.by == "timeout" {
+        if refusal.by == "timeout"
+            || matches!(refusal.code, "provider_credential" | "no_first_byte")
+        {
             track(&app.errors, provider, &problem);
         }
         return problem;

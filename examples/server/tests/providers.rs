@@ -107,6 +107,7 @@ async fn the_second_provider_answers_when_the_first_fails() {
     let (first, second) = (Upstream::start(), Upstream::start());
     let (_server, user) = server_with(&[("first", &first), ("second", &second)]).await;
     for mode in [
+        json!({"mode": "status", "status": 401}),
         json!({"mode": "error500"}),
         json!({"mode": "rate_limited", "retry_after": 1}),
         json!({"mode": "stall_head"}),
@@ -279,6 +280,21 @@ async fn what_a_provider_did_wrong_is_tracked_and_told_to_the_webhook() {
         body.contains("provider_failed") && !body.contains("a private prompt"),
         "{body}"
     );
+}
+
+#[tokio::test]
+async fn a_key_of_ours_that_is_refused_is_no_fault_of_the_client() {
+    let upstream = Upstream::start();
+    let (server, user) = server_with(&[("primary", &upstream)]).await;
+    upstream
+        .mode(json!({"mode": "status", "status": 401}))
+        .await;
+    let refused = user.post("/api/spark/generate", &prompt("hello")).await;
+    assert_eq!(refused.status, 502, "{}", refused.text());
+    assert_eq!(refused.json()["code"], "provider_credential");
+    let master = server.client().bearer(&server.master);
+    let errors = master.get("/api/spark/errors").await.json();
+    assert_eq!(errors["recent"][0]["kind"], "provider", "{errors}");
 }
 
 #[tokio::test]

@@ -78,9 +78,12 @@ pub(crate) fn build(
         hops.push(hop);
     }
     // The failover stands outside of all: it asks the providers that list the model, in order,
-    // until one answers; nothing of an answer is handed on before its choice is made.
+    // until one answers. A stream that breaks before its first byte is no answer, and nothing of an
+    // answer is handed on before the choice is made.
     let failover = Failover::new(hops)
         .eligible(eligible(config))
+        .until_first_byte(true)
+        .clock(clock.clone())
         .deadline(config.provider_deadline());
     // A stream is cut into its events here, so that the breaker sees it as the provider sends it.
     let outbound = failover.map_response(whole_events);
@@ -99,11 +102,9 @@ where
     let bulkhead = Bulkhead::new(&provider.name, provider.max_in_flight)?;
     let service = ServiceBuilder::new()
         .map_response(box_body)
-        // Retries stand outside of the breaker, so that each attempt is admitted and recorded.
-        .layer(RetryLayer::new(RetryBudget::new(
-            RETRY_SHARE,
-            RETRY_RESERVE,
-        )?))
+        // Retries stand outside of the breaker, so that each attempt is admitted and recorded. A
+        // completion is a POST that may be repeated: at worst it is paid for twice.
+        .layer(RetryLayer::new(RetryBudget::new(RETRY_SHARE, RETRY_RESERVE)?).repeat_posts())
         // The breaker stands outside of bulkhead and timeouts, so that it sees calls that hang.
         .layer(BreakerLayer::new(breaker.clone()))
         // The bulkhead bounds what waits for this provider, to the end of each answer.
