@@ -1,7 +1,7 @@
 //! The breakers of one call.
 
 use crate::permit::IfDropped;
-use crate::{Breaker, Permit, Permits, Rejected, Scope};
+use crate::{Breaker, Permits, Rejected, Scope};
 
 /// The breakers of one call: the provider's, and those of the model and of the credential where the
 /// key names them. Made by [`Registry::breakers`](crate::Registry::breakers).
@@ -112,7 +112,9 @@ impl Breakers {
             Ok(credential) => Ok(Permits::new(provider, model, credential)),
             Err(rejected) => {
                 provider.take_back();
-                model.map(Permit::take_back);
+                if let Some(model) = model {
+                    model.take_back();
+                }
                 Err(rejected)
             }
         }

@@ -76,9 +76,12 @@ impl<C, P: Hold> Call<C, P> {
 
     /// Runs the callee: if that panics, it is to blame, and the permit is gone.
     pub(crate) fn run<T>(&mut self, callee: impl FnOnce() -> T) -> T {
-        let blame = Blame(&mut self.permit);
+        let mut blame = Blame {
+            permit: &mut self.permit,
+            returned: false,
+        };
         let result = callee();
-        std::mem::forget(blame);
+        blame.returned = true;
         result
     }
 
@@ -118,12 +121,16 @@ impl<C, P: Hold> Call<C, P> {
     }
 }
 
-/// Dropped in a panic only.
-struct Blame<'a, P: Hold>(&'a mut Option<P>);
+struct Blame<'a, P: Hold> {
+    permit: &'a mut Option<P>,
+    returned: bool,
+}
 
 impl<P: Hold> Drop for Blame<'_, P> {
     fn drop(&mut self) {
-        if let Some(permit) = self.0.take() {
+        if !self.returned
+            && let Some(permit) = self.permit.take()
+        {
             permit.record(Outcome::failure(FailKind::Panic));
         }
     }

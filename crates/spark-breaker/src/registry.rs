@@ -23,10 +23,12 @@ const CREDENTIAL_OVERFLOW: &str = "other#other";
 ///
 /// Names are of three kinds: plain ones, those of models (`openai/gpt-x`: `/` comes before any `#`)
 /// and those of credentials (`openai#key-1`). Of each kind it holds at most as many as its capacity.
-/// When they are so many, a breaker that nobody holds and that remembers no trouble makes room; when
-/// there is none (which is found out once a second), further names of the kind share one breaker,
-/// called `other`, `other/other` or `other#other`. So invented models can neither fill the memory, nor push out a breaker that is
-/// about to open, nor touch the breakers of providers and credentials.
+/// When they are so many, one makes room that nobody holds, that was not asked for in the time of a
+/// window, and that remembers no trouble; when there is none (which is found out once a second),
+/// further names of the kind share one breaker, called `other`, `other/other` or `other#other`. So
+/// invented models can neither fill the memory, nor push out those that are in use or about to open,
+/// nor touch the breakers of providers and credentials. To keep the place of a name that is rarely
+/// asked for, hold its breaker.
 ///
 /// Metrics are bounded too, also over time: of each kind, the first names up to the capacity have
 /// series of their own, for ever. Later ones are counted under the name of the shared breaker, whose
@@ -305,7 +307,25 @@ mod tests {
             }
         }
         assert_eq!(registry.get("real").unwrap().snapshot().failures, 3);
-        assert_eq!(registry.iter().count(), 4);
+        assert_eq!(registry.iter().count(), 4 + 1, "and the shared one");
+    }
+
+    #[test]
+    fn b12_one_that_is_in_use_keeps_its_place_and_one_that_is_not_makes_room() {
+        let clock = TestClock::new();
+        let rules = Config::standard().window(Duration::from_secs(30));
+        let registry = Registry::new(2, rules, clock.clock()).unwrap();
+        let name = |name| registry.get_or_create(name).unwrap().name().to_string();
+        assert_eq!((name("used"), name("left")), ("used".into(), "left".into()));
+        for _ in 0..6 {
+            assert_eq!(
+                (name("used"), name("new")),
+                ("used".into(), OVERFLOW.into())
+            );
+            clock.advance(Duration::from_secs(5));
+        }
+        assert_eq!((name("new"), name("used")), ("new".into(), "used".into()));
+        assert_eq!(name("left"), OVERFLOW);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use spark_core::Clock;
+use spark_core::{Clock, Instant};
 
 use crate::config::is_name;
 use crate::metrics::{self, count};
@@ -16,6 +16,8 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shelf {
     capacity: usize,
+    /// A name that was asked for so recently is in use.
+    in_use: Duration,
     kept: RwLock<Kept>,
     /// Shared by the names for which there is no room.
     overflow: Breaker,
@@ -27,10 +29,17 @@ pub(crate) struct Shelf {
 
 #[derive(Default)]
 struct Kept {
-    breakers: BTreeMap<Arc<str>, Breaker>,
+    breakers: BTreeMap<Arc<str>, Place>,
     /// The names that have series of their own in the metrics. A recorder never forgets a series, so
     /// a name that was once given some keeps them, and no other takes its place.
     measured: BTreeSet<Arc<str>>,
+}
+
+struct Place {
+    breaker: Breaker,
+    /// When it was last asked for, in nanoseconds of the clock; not to the moment, so that threads
+    /// do not write to it at each call.
+    asked: AtomicU64,
 }
 
 impl Shelf {
@@ -42,6 +51,7 @@ impl Shelf {
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             capacity,
+            in_use: config.calm_after(),
             kept: RwLock::default(),
             overflow: Breaker::new(overflow, config, clock)?,
             overflown: AtomicBool::new(false),
@@ -53,7 +63,8 @@ impl Shelf {
         if name == &**self.overflow.name() {
             return Some(self.overflow.clone());
         }
-        self.read().breakers.get(name).cloned()
+        let kept = self.read();
+        kept.breakers.get(name).map(|place| place.breaker.clone())
     }
 
     /// The one of this name, made if there is room, or else the shared one.
@@ -63,23 +74,36 @@ impl Shelf {
         config: &Config,
         clock: &Clock,
     ) -> Result<Breaker, ConfigError> {
-        if let Some(breaker) = self.get(name) {
-            return Ok(breaker);
+        if name == &**self.overflow.name() {
+            return Ok(self.overflow.clone());
         }
+        let now = clock.now();
+        let kept = self.read();
+        if let Some(place) = kept.breakers.get(name) {
+            place.is_asked(now, self.in_use / 8);
+            return Ok(place.breaker.clone());
+        }
+        let is_full = kept.breakers.len() >= self.capacity;
+        drop(kept);
         if !is_name(name) {
             return Err(ConfigError::Name);
         }
         config.validate()?;
-        if self.is_full(clock) {
+        if is_full && now.as_nanos() < self.full_until.load(Relaxed) {
             return Ok(self.overflow());
         }
+        self.create(name, config, clock)
+    }
+
+    fn create(&self, name: &str, config: &Config, clock: &Clock) -> Result<Breaker, ConfigError> {
+        let now = clock.now();
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(breaker) = kept.breakers.get(name) {
-            return Ok(breaker.clone());
+        if let Some(place) = kept.breakers.get(name) {
+            return Ok(place.breaker.clone());
         }
-        if kept.breakers.len() >= self.capacity && !kept.forget_one() {
+        if kept.breakers.len() >= self.capacity && !kept.forget_one(now, self.in_use) {
             drop(kept);
-            let again = clock.now().saturating_add(LOOK_AGAIN_AFTER);
+            let again = now.saturating_add(LOOK_AGAIN_AFTER);
             self.full_until.store(again.as_nanos(), Relaxed);
             return Ok(self.overflow());
         }
@@ -93,7 +117,11 @@ impl Shelf {
         if measured {
             kept.measured.insert(Arc::clone(&name));
         }
-        kept.breakers.insert(name, breaker.clone());
+        let place = Place {
+            breaker: breaker.clone(),
+            asked: AtomicU64::new(now.as_nanos()),
+        };
+        kept.breakers.insert(name, place);
         Ok(breaker)
     }
 
@@ -106,18 +134,12 @@ impl Shelf {
 
     /// Looks at each in turn, in no order that means anything.
     pub(crate) fn each(&self, mut look: impl FnMut(&Breaker)) {
-        self.read().breakers.values().for_each(&mut look);
+        for place in self.read().breakers.values() {
+            look(&place.breaker);
+        }
         if self.overflown.load(Relaxed) {
             look(&self.overflow);
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.read().breakers.len()
-    }
-
-    fn is_full(&self, clock: &Clock) -> bool {
-        self.len() >= self.capacity && clock.now().as_nanos() < self.full_until.load(Relaxed)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Kept> {
@@ -126,15 +148,17 @@ impl Shelf {
 }
 
 impl Kept {
-    /// Makes room by forgetting a breaker that nobody holds and that remembers no trouble.
-    fn forget_one(&mut self) -> bool {
-        let mut breakers = self.breakers.iter();
-        let idle = breakers
-            .find(|(_, breaker)| breaker.is_forgettable())
-            .map(|(name, _)| Arc::clone(name));
-        match idle.and_then(|name| self.breakers.remove(&name)) {
-            Some(breaker) => {
-                breaker.is_forgotten();
+    /// Makes room by forgetting a breaker that nobody holds or asks for, and that remembers no
+    /// trouble. One that is in use stays, however well it is: without a place of its own it would
+    /// share one with those that are not well.
+    fn forget_one(&mut self, now: Instant, in_use: Duration) -> bool {
+        let idle = self.breakers.iter().find(|(_, place)| {
+            place.not_asked_for(now) >= in_use && place.breaker.is_forgettable()
+        });
+        let name = idle.map(|(name, _)| Arc::clone(name));
+        match name.and_then(|name| self.breakers.remove(&name)) {
+            Some(place) => {
+                place.breaker.is_forgotten();
                 true
             }
             None => false,
@@ -143,5 +167,18 @@ impl Kept {
 
     fn is_measured(&self, name: &str, capacity: usize) -> bool {
         self.measured.len() < capacity || self.measured.contains(name)
+    }
+}
+
+impl Place {
+    fn is_asked(&self, now: Instant, precision: Duration) {
+        if self.not_asked_for(now) >= precision {
+            self.asked.store(now.as_nanos(), Relaxed);
+        }
+    }
+
+    fn not_asked_for(&self, now: Instant) -> Duration {
+        let asked = Instant::from_nanos(self.asked.load(Relaxed));
+        now.saturating_duration_since(asked)
     }
 }
