@@ -43,10 +43,10 @@ pin_project! {
         Refused {
             response: Option<Response<BreakerBody<ResBody, C::Body, P>>>,
         },
-        // Let through, although it had looked as if it would not be.
+        // Let through, although it had looked as if it would not be. Rare, and so apart: other calls
+        // do not take the room for it along.
         Unready {
-            service: S,
-            request: Option<Request<ReqBody>>,
+            waiting: Box<Waiting<S, ReqBody>>,
             call: Call<C, P>,
         },
         Calling {
@@ -55,6 +55,12 @@ pin_project! {
             call: Call<C, P>,
         },
     }
+}
+
+struct Waiting<S, ReqBody> {
+    service: S,
+    /// There until the service is ready.
+    request: Option<Request<ReqBody>>,
 }
 
 /// What is needed when the answer comes.
@@ -158,12 +164,9 @@ where
 
     pub(crate) fn unready(service: S, request: Request<ReqBody>, call: Call<C, P>) -> Self {
         let request = Some(request);
+        let waiting = Box::new(Waiting { service, request });
         Self {
-            state: State::Unready {
-                service,
-                request,
-                call,
-            },
+            state: State::Unready { waiting, call },
         }
     }
 }
@@ -197,11 +200,8 @@ where
                         }
                     });
                 }
-                StateProj::Unready {
-                    service,
-                    request,
-                    call,
-                } => {
+                StateProj::Unready { waiting, call } => {
+                    let Waiting { service, request } = &mut **waiting;
                     if let Err(error) = ready!(call.run(|| service.poll_ready(cx))) {
                         call.failed(&error);
                         return Poll::Ready(Err(error));

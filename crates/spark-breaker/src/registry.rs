@@ -329,6 +329,20 @@ mod tests {
     }
 
     #[test]
+    fn room_is_looked_for_once_a_second() {
+        let clock = TestClock::new();
+        let registry = Registry::new(1, Config::standard(), clock.clock()).unwrap();
+        let name = || registry.get_or_create("new").unwrap().name().to_string();
+        let held = registry.get_or_create("held").unwrap();
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(name(), OVERFLOW);
+        drop(held);
+        assert_eq!(name(), OVERFLOW, "not yet again");
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(name(), "new");
+    }
+
+    #[test]
     fn b12_invented_names_that_fail_do_not_fill_it_for_good() {
         let clock = TestClock::new();
         clock.advance(Duration::from_secs(1_000));

@@ -75,6 +75,7 @@ impl Shelf {
         clock: &Clock,
     ) -> Result<Breaker, ConfigError> {
         if name == &**self.overflow.name() {
+            self.overflown.store(true, Relaxed);
             return Ok(self.overflow.clone());
         }
         let now = clock.now();
@@ -101,11 +102,15 @@ impl Shelf {
         if let Some(place) = kept.breakers.get(name) {
             return Ok(place.breaker.clone());
         }
-        if kept.breakers.len() >= self.capacity && !kept.forget_one(now, self.in_use) {
-            drop(kept);
-            let again = now.saturating_add(LOOK_AGAIN_AFTER);
-            self.full_until.store(again.as_nanos(), Relaxed);
-            return Ok(self.overflow());
+        let mut forgotten = None;
+        if kept.breakers.len() >= self.capacity {
+            forgotten = kept.forget_one(now, self.in_use);
+            if forgotten.is_none() {
+                drop(kept);
+                let again = now.saturating_add(LOOK_AGAIN_AFTER);
+                self.full_until.store(again.as_nanos(), Relaxed);
+                return Ok(self.overflow());
+            }
         }
         let measured = kept.is_measured(name, self.capacity);
         let (config, clock) = (config.clone(), clock.clone());
@@ -122,6 +127,11 @@ impl Shelf {
             asked: AtomicU64::new(now.as_nanos()),
         };
         kept.breakers.insert(name, place);
+        drop(kept);
+        if let Some(place) = forgotten {
+            // The recorder is not ours, and so is told without the lock.
+            place.breaker.is_forgotten();
+        }
         Ok(breaker)
     }
 
@@ -151,18 +161,12 @@ impl Kept {
     /// Makes room by forgetting a breaker that nobody holds or asks for, and that remembers no
     /// trouble. One that is in use stays, however well it is: without a place of its own it would
     /// share one with those that are not well.
-    fn forget_one(&mut self, now: Instant, in_use: Duration) -> bool {
+    fn forget_one(&mut self, now: Instant, in_use: Duration) -> Option<Place> {
         let idle = self.breakers.iter().find(|(_, place)| {
             place.not_asked_for(now) >= in_use && place.breaker.is_forgettable()
         });
-        let name = idle.map(|(name, _)| Arc::clone(name));
-        match name.and_then(|name| self.breakers.remove(&name)) {
-            Some(place) => {
-                place.breaker.is_forgotten();
-                true
-            }
-            None => false,
-        }
+        let name = idle.map(|(name, _)| Arc::clone(name))?;
+        self.breakers.remove(&name)
     }
 
     fn is_measured(&self, name: &str, capacity: usize) -> bool {
