@@ -27,11 +27,11 @@ pub struct Breakers {
 }
 
 impl Breakers {
-    /// Asks all of them to make one call, the widest first. When one refuses, it is as if the others
-    /// had not been asked: they count nothing, and no place of a probe is lost.
+    /// Asks all of them to make one call. When one refuses, it is as if the others had not been
+    /// asked: they count nothing, and no place of a probe is lost.
     ///
     /// # Errors
-    /// The [`Rejected`] of the first that refuses.
+    /// The [`Rejected`] of the widest that refuses.
     ///
     /// # Example
     /// ```
@@ -50,7 +50,7 @@ impl Breakers {
     /// Like [`try_acquire`](Self::try_acquire), for a call that no user waits for.
     ///
     /// # Errors
-    /// The [`Rejected`] of the first that refuses.
+    /// The [`Rejected`] of the widest that refuses.
     ///
     /// # Example
     /// ```
@@ -83,11 +83,22 @@ impl Breakers {
         }
     }
 
+    /// From the widest.
+    fn all(&self) -> impl Iterator<Item = &Breaker> {
+        let narrower = [&self.model, &self.credential];
+        std::iter::once(&self.provider).chain(narrower.into_iter().flatten())
+    }
+
     pub(crate) fn acquire(
         &self,
         background: bool,
         if_dropped: IfDropped,
     ) -> Result<Permits, Rejected> {
+        // One that refuses says so before any other lends a place of a probe: calls that will not be
+        // made must not keep others from probing.
+        if let Some(refuses) = self.all().find(|breaker| breaker.refuses()) {
+            refuses.acquire(background, if_dropped)?.take_back();
+        }
         // Of a call that is given up the model is to blame, and of one that panics the provider.
         let of_provider = match self.model {
             Some(_) => if_dropped.or_nothing(),

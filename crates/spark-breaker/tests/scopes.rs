@@ -110,26 +110,38 @@ fn all_must_admit_and_the_one_that_refuses_says_so() {
     }
 }
 
+/// The credential refuses in a way that only asking it shows: its first probe is kept for background
+/// calls.
+fn kept_for_background(config: &Config) -> (Breakers, TestClock) {
+    let (registry, clock) = registry(config.clone());
+    let keeps = config.clone().background_grace(secs(3_600)).jitter(0.0);
+    let name = "openai#key-1";
+    let credential = registry.get_or_create_with(name, &keeps).unwrap();
+    credential.throttle(secs(5));
+    clock.advance(secs(6));
+    (registry.breakers(&key()).unwrap(), clock)
+}
+
 #[test]
 fn what_was_taken_before_a_refusal_is_given_back_with_the_places_of_probes() {
-    // Each of the wider ones has one place for a probe, and the credential refuses.
     for in_flight_slow in [None, Some(9)] {
-        let (breakers, clock) = all(Config::llm().probes(1).in_flight_slow(in_flight_slow));
+        let rules = Config::llm().probes(1).in_flight_slow(in_flight_slow);
+        let (breakers, clock) = kept_for_background(&rules);
         for scope in [Scope::Provider, Scope::Model] {
             of(&breakers, scope).throttle(secs(5));
         }
         clock.advance(secs(6));
-        of(&breakers, Scope::Credential).set_mode(Mode::ForcedOpen);
         for _ in 0..100 {
             let rejected = breakers.try_acquire().unwrap_err();
             assert_eq!(&*rejected.name, "openai#key-1");
         }
+        let states = SCOPES.map(|scope| of(&breakers, scope).snapshot().state);
+        assert_eq!(states, [State::HalfOpen, State::HalfOpen, State::Open]);
         assert_eq!(in_flight(&breakers), [0; 3]);
         assert_eq!(totals(&breakers), [Totals::default(); 3]);
-        of(&breakers, Scope::Credential).set_mode(Mode::ForcedClosed);
-        let probe = breakers.try_acquire().unwrap();
+        let probe = breakers.try_acquire_background().unwrap();
         assert!(probe.is_probe());
-        assert!(breakers.try_acquire().is_err(), "the place is taken");
+        assert!(breakers.try_acquire().is_err(), "the places are taken");
         probe.success();
         let states = SCOPES.map(|scope| of(&breakers, scope).snapshot().state);
         assert_eq!(states, [State::Closed; 3]);
@@ -138,31 +150,52 @@ fn what_was_taken_before_a_refusal_is_given_back_with_the_places_of_probes() {
 
 #[test]
 fn calls_that_are_taken_back_do_not_wait() {
-    let (breakers, clock) = all(Config::llm().in_flight_slow(3).slow_threshold(secs(5)));
-    of(&breakers, Scope::Credential).set_mode(Mode::ForcedOpen);
+    let rules = Config::llm().in_flight_slow(3).slow_threshold(secs(5));
+    let (breakers, clock) = kept_for_background(&rules);
     for _ in 0..100 {
         breakers.try_acquire().unwrap_err();
     }
     clock.advance(secs(60));
     breakers.try_acquire().unwrap_err();
-    let snapshot = of(&breakers, Scope::Provider).snapshot();
-    assert_eq!(
-        (snapshot.state, snapshot.in_flight_slow),
-        (State::Closed, 0)
-    );
+    for scope in [Scope::Provider, Scope::Model] {
+        let snapshot = of(&breakers, scope).snapshot();
+        assert_eq!(
+            (snapshot.state, snapshot.in_flight_slow),
+            (State::Closed, 0)
+        );
+    }
+}
+
+#[test]
+fn calls_that_will_not_be_made_do_not_begin_to_probe_or_take_the_places_of_probes() {
+    let (breakers, clock) = all(Config::llm().probes(1));
+    of(&breakers, Scope::Provider).throttle(secs(5));
+    clock.advance(secs(6));
+    of(&breakers, Scope::Model).set_mode(Mode::ForcedOpen);
+    let rejected = breakers.try_acquire().unwrap_err();
+    assert_eq!(&*rejected.name, "openai/gpt-x");
+    let provider = of(&breakers, Scope::Provider);
+    assert_eq!(provider.snapshot().state, State::Open, "as it was");
+
+    // The widest one that refuses is the one that says so.
+    of(&breakers, Scope::Credential).set_mode(Mode::ForcedOpen);
+    assert_eq!(&*breakers.try_acquire().unwrap_err().name, "openai/gpt-x");
+    provider.throttle(secs(5));
+    assert_eq!(&*breakers.try_acquire().unwrap_err().name, "openai");
 }
 
 #[test]
 fn a_breaker_that_is_switched_off_gives_back_nothing() {
-    let (breakers, _clock) = all(Config::llm());
-    of(&breakers, Scope::Provider).set_mode(Mode::Disabled);
-    of(&breakers, Scope::Model).set_mode(Mode::ForcedOpen);
+    let (breakers, _clock) = kept_for_background(&Config::llm());
+    let provider = of(&breakers, Scope::Provider);
+    let under_way = provider.try_acquire().unwrap();
+    provider.set_mode(Mode::Disabled);
     for _ in 0..10 {
         breakers.try_acquire().unwrap_err();
     }
-    assert_eq!(in_flight(&breakers), [0; 3]);
-    of(&breakers, Scope::Model).set_mode(Mode::ForcedClosed);
-    breakers.try_acquire().unwrap().success();
+    assert_eq!(in_flight(&breakers), [1, 0, 0]);
+    drop(under_way);
+    breakers.try_acquire_background().unwrap().success();
     assert_eq!(totals(&breakers).map(|it| it.successes), [0, 1, 1]);
 }
 
