@@ -88,18 +88,19 @@ impl Permits {
         self.record(Outcome::failure(kind));
     }
 
-    /// The call says nothing about the callee: the caller asked for something impossible.
+    /// The call says nothing bad about the callee: it answered that the request was wrong
+    /// ([`IgnoreKind::Client`]), or was not asked at all ([`IgnoreKind::Local`]).
     ///
     /// # Example
     /// ```
-    /// # use spark_breaker::{Config, ProviderKey, Registry};
+    /// # use spark_breaker::{Config, IgnoreKind, ProviderKey, Registry};
     /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
     /// # let breakers = registry.breakers(&ProviderKey::new("openai"))?;
-    /// breakers.try_acquire().unwrap().ignore();
+    /// breakers.try_acquire().unwrap().ignore(IgnoreKind::Client);
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
-    pub fn ignore(self) {
-        self.record(Outcome::Ignored(IgnoreKind::Client));
+    pub fn ignore(self, why: IgnoreKind) {
+        self.record(Outcome::Ignored(why));
     }
 
     /// The callee asks for fewer calls with this credential.
@@ -115,6 +116,21 @@ impl Permits {
     /// ```
     pub fn throttled(self, retry_after: Option<Duration>) {
         self.record(Outcome::throttled().with_retry_after(retry_after));
+    }
+
+    /// The callee says that waiting does not help, as when the credit of this credential is used up
+    /// ([`Outcome::exhausted`]).
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, ProviderKey, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// # let breakers = registry.breakers(&ProviderKey::new("openai"))?;
+    /// breakers.try_acquire().unwrap().exhausted(None);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn exhausted(self, retry_after: Option<Duration>) {
+        self.record(Outcome::exhausted().with_retry_after(retry_after));
     }
 
     /// The call ended so.

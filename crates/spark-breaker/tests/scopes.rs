@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use spark_breaker::{
-    Breaker, Breakers, Config, ConfigError, FailKind, Mode, Outcome, ProviderKey, Registry, Scope,
-    State, Totals,
+    Breaker, Breakers, Config, ConfigError, FailKind, IgnoreKind, Mode, Outcome, ProviderKey,
+    Registry, Scope, State, Totals,
 };
 use spark_core::testing::TestClock;
 
@@ -73,7 +73,7 @@ fn the_one_that_is_blamed_counts_and_the_others_ignore() {
     let (breakers, _clock) = all(Config::llm());
     breakers.try_acquire().unwrap().success();
     assert_eq!(totals(&breakers).map(|it| it.successes), [1, 1, 1]);
-    breakers.try_acquire().unwrap().ignore();
+    breakers.try_acquire().unwrap().ignore(IgnoreKind::Client);
     assert_eq!(totals(&breakers).map(|it| it.ignored), [1, 1, 1]);
 }
 
@@ -284,7 +284,7 @@ fn b12_models_that_an_attacker_makes_up_touch_nothing_real() {
                 breakers.of(Scope::Model).unwrap().name().as_ref(),
                 "openai/gpt-x"
             );
-            permits.ignore();
+            permits.ignore(IgnoreKind::Local);
         }
         clock.advance(Duration::from_millis(1_500));
     }
