@@ -3,19 +3,28 @@
 use bytes::Bytes;
 use spark_core::{End, ResponseBody, Watch, Watched};
 
+use crate::gate::sealed::Hold;
 use crate::{ClassifyBody, Permit};
 
 /// The response body of a service behind a breaker.
-pub type BreakerBody<B, W> = ResponseBody<Watched<B, Guard<W>>>;
+pub type BreakerBody<B, W, P = Permit> = ResponseBody<Watched<B, Guard<W, P>>>;
 
 /// The permit of a response that is under way, and what reads its body. A response whose head said
 /// all holds neither.
 #[derive(Debug)]
-pub struct Guard<W>(Option<(Permit, W)>);
+pub struct Guard<W, P = Permit>(Option<(P, Reader<W>)>);
 
-impl<W> Guard<W> {
-    pub(crate) fn holding(permit: Permit, body: W) -> Self {
-        Self(Some((permit, body)))
+#[derive(Debug)]
+struct Reader<W> {
+    body: W,
+    /// It has begun to read a frame and has not come back: it panicked.
+    reads: bool,
+}
+
+impl<W, P> Guard<W, P> {
+    pub(crate) fn holding(permit: P, body: W) -> Self {
+        let reads = false;
+        Self(Some((permit, Reader { body, reads })))
     }
 
     pub(crate) fn empty() -> Self {
@@ -23,21 +32,30 @@ impl<W> Guard<W> {
     }
 }
 
-impl<W: ClassifyBody> Watch for Guard<W> {
+impl<W: ClassifyBody, P: Hold> Watch for Guard<W, P> {
     fn data(&mut self, data: &Bytes) {
-        if let Some((permit, body)) = &mut self.0
-            && body.data(data)
-        {
-            permit.first_byte();
+        if let Some((permit, reader)) = &mut self.0 {
+            reader.reads = true;
+            let content = reader.body.data(data);
+            reader.reads = false;
+            if content {
+                permit.first_byte();
+            }
         }
     }
 
     fn end(self, end: End) {
-        if let Some((permit, body)) = self.0 {
-            match body.end(end) {
-                Some(outcome) => permit.record(outcome),
-                None => drop(permit),
-            }
+        let Some((permit, reader)) = self.0 else {
+            return;
+        };
+        // Who has panicked is not asked again, least of all while the thread unwinds.
+        let outcome = match reader.reads {
+            true => None,
+            false => reader.body.end(end),
+        };
+        match outcome {
+            Some(outcome) => permit.record(outcome),
+            None => drop(permit),
         }
     }
 }

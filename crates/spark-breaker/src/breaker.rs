@@ -10,8 +10,8 @@ use spark_core::Clock;
 
 use crate::config::is_name;
 use crate::machine::Machine;
-use crate::permit::Lease;
-use crate::{CallError, Config, ConfigError, Listener, Mode, Permit, Rejected, Snapshot};
+use crate::permit::{IfDropped, Lease};
+use crate::{CallError, Config, ConfigError, Listener, Mode, Permit, Rejected, Snapshot, State};
 
 /// A circuit breaker: asks whether a callee is fit to be called, from how its latest calls ended.
 ///
@@ -50,7 +50,7 @@ impl Breaker {
     /// assert!(Breaker::new("two words", Config::llm(), Clock::system()).is_err());
     /// ```
     pub fn new(name: &str, config: Config, clock: Clock) -> Result<Self, ConfigError> {
-        Self::make(name, config, clock, None)
+        Self::machine(name, config, clock, None).map(Self::of)
     }
 
     /// A closed breaker that tells of what happens to it.
@@ -78,19 +78,38 @@ impl Breaker {
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> Result<Self, ConfigError> {
-        Self::make(name, config, clock, Some(listener))
+        Self::machine(name, config, clock, Some(listener)).map(Self::of)
     }
 
-    pub(crate) fn make(
+    /// One of a registry, which may count in the metrics of the one with that other label.
+    pub(crate) fn registered(
         name: &str,
+        label: Option<&Arc<str>>,
         config: Config,
         clock: Clock,
         listener: Option<Arc<dyn Listener>>,
     ) -> Result<Self, ConfigError> {
+        let machine = Self::machine(name, config, clock, listener)?;
+        Ok(Self::of(match label {
+            Some(label) => machine.measured_as(label),
+            None => machine,
+        }))
+    }
+
+    fn of(machine: Machine) -> Self {
+        Self(Arc::new(machine))
+    }
+
+    fn machine(
+        name: &str,
+        config: Config,
+        clock: Clock,
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Result<Machine, ConfigError> {
         if !is_name(name) {
             return Err(ConfigError::Name);
         }
-        Machine::new(name, config, clock, listener).map(|machine| Self(Arc::new(machine)))
+        Machine::new(name, config, clock, listener)
     }
 
     /// The name that it was made with.
@@ -126,7 +145,7 @@ impl Breaker {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn try_acquire(&self) -> Result<Permit, Rejected> {
-        self.acquire(false)
+        self.acquire(false, IfDropped::held_by_others())
     }
 
     /// Like [`try_acquire`](Self::try_acquire), for a call that no user waits for. Such calls are
@@ -143,7 +162,7 @@ impl Breaker {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn try_acquire_background(&self) -> Result<Permit, Rejected> {
-        self.acquire(true)
+        self.acquire(true, IfDropped::held_by_others())
     }
 
     /// Makes one call under a permit: `Ok` is a success, `Err` a failure, a panic a failure.
@@ -165,12 +184,12 @@ impl Breaker {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let mut lease = Lease::of(&*self.0, false, false)?;
+        let mut lease = Lease::of(&*self.0, false, false, IfDropped::PANICKED)?;
         let mut future = pin!(call());
         let result = poll_fn(|cx| {
+            lease.runs();
             let polled = future.as_mut().poll(cx);
             if polled.is_pending() {
-                // From here on it may be dropped, and then its age decides.
                 lease.waits();
             }
             polled
@@ -194,7 +213,7 @@ impl Breaker {
     /// ```
     #[inline]
     pub fn run<T, E>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
-        let lease = Lease::of(&*self.0, false, false)?;
+        let lease = Lease::of(&*self.0, false, false, IfDropped::PANICKED)?;
         let result = call();
         lease.end_as(result)
     }
@@ -308,8 +327,27 @@ impl Breaker {
         Arc::strong_count(&self.0) == 1 && self.0.is_idle()
     }
 
-    fn acquire(&self, background: bool) -> Result<Permit, Rejected> {
-        Lease::of(Arc::clone(&self.0), background, true).map(Permit::new)
+    pub(crate) fn acquire(
+        &self,
+        background: bool,
+        if_dropped: IfDropped,
+    ) -> Result<Permit, Rejected> {
+        Lease::of(Arc::clone(&self.0), background, true, if_dropped).map(Permit::new)
+    }
+
+    /// Nobody has it any more.
+    pub(crate) fn is_forgotten(&self) {
+        self.0.is_forgotten();
+    }
+
+    /// Where it stands and who decides.
+    pub(crate) fn stands(&self) -> (State, Mode) {
+        self.0.stands()
+    }
+
+    /// Whether a call would be refused now. Says nothing about the next moment.
+    pub(crate) fn refuses(&self) -> bool {
+        self.0.refuses()
     }
 }
 

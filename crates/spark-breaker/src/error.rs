@@ -21,6 +21,12 @@ pub enum ConfigError {
     /// The name cannot be shown in a log line or used as a label.
     #[error("name: give 1 to 128 printable ASCII characters without spaces, quotes or backslashes")]
     Name,
+    /// A part of a [`ProviderKey`](crate::ProviderKey) cannot be one.
+    #[error(
+        "key: give names of printable ASCII characters without spaces, quotes or backslashes, the \
+         provider's without / and #, and the others at most 128 characters long with it"
+    )]
+    Key,
     /// A value is outside its range.
     #[error("{field} = {value}: {mend}")]
     OutOfRange {

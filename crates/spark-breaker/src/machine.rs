@@ -7,6 +7,7 @@
 mod admit;
 mod control;
 mod end;
+mod look;
 mod operator;
 mod step;
 
@@ -80,6 +81,8 @@ pub(crate) enum Ending {
     Told(Outcome),
     /// Dropped without a word, not in a panic.
     Dropped,
+    /// As much as not made, however long it took.
+    Cancelled,
 }
 
 /// What an ending was counted as: the label of the metric.

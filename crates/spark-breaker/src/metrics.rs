@@ -1,6 +1,7 @@
 //! The names that this crate emits, and nothing else.
 //!
-//! Labels are the names that an operator gave to breakers, bulkheads and hops, and fixed words.
+//! Labels are the names that an operator gave to bulkheads and hops, those of breakers, of which a
+//! [`Registry`](crate::Registry) bounds how many there ever are, and fixed words.
 
 use std::sync::Arc;
 
@@ -238,10 +239,15 @@ mod imp {
 
     /// One breaker's handles, resolved at its first call.
     #[derive(Default)]
-    pub(crate) struct Metrics(OnceLock<Handles>);
+    pub(crate) struct Metrics {
+        /// Whose series it counts in, if it has none of its own.
+        shared: Option<Arc<str>>,
+        handles: OnceLock<Handles>,
+    }
 
     struct Handles {
-        state: Gauge,
+        /// None where the series are shared: it tells of the one whose name it has.
+        state: Option<Gauge>,
         rejections: Counter,
         closed: Counter,
         half_open: Counter,
@@ -255,16 +261,30 @@ mod imp {
     }
 
     impl Metrics {
+        /// Without series of its own.
+        pub(crate) fn shared(label: &Arc<str>) -> Self {
+            Self {
+                shared: Some(Arc::clone(label)),
+                handles: OnceLock::new(),
+            }
+        }
+
+        fn label<'a>(&'a self, name: &'a Arc<str>) -> &'a Arc<str> {
+            self.shared.as_ref().unwrap_or(name)
+        }
+
         fn handles(&self, name: &Arc<str>) -> &Handles {
-            self.0.get_or_init(|| {
+            self.handles.get_or_init(|| {
+                let name = self.label(name);
                 let to = |to: State| {
                     counter!(TRANSITIONS, "breaker" => Arc::clone(name), "to" => to.as_str())
                 };
                 let outcome = |outcome: &'static str| {
                     counter!(OUTCOMES, "breaker" => Arc::clone(name), "outcome" => outcome)
                 };
+                let own = self.shared.is_none();
                 let handles = Handles {
-                    state: gauge!(STATE, "breaker" => Arc::clone(name)),
+                    state: own.then(|| gauge!(STATE, "breaker" => Arc::clone(name))),
                     rejections: counter!(REJECTIONS, "breaker" => Arc::clone(name)),
                     closed: to(State::Closed),
                     half_open: to(State::HalfOpen),
@@ -276,9 +296,16 @@ mod imp {
                     cancelled: outcome("cancelled"),
                     late: outcome("late"),
                 };
-                handles.state.set(0.0);
+                handles.set(State::Closed);
                 handles
             })
+        }
+
+        /// Its breaker is no more: what is not remembered is closed.
+        pub(crate) fn is_forgotten(&self) {
+            if let Some(handles) = self.handles.get() {
+                handles.set(State::Closed);
+            }
         }
 
         /// Makes the series exist.
@@ -306,7 +333,7 @@ mod imp {
         /// Off the hot path.
         pub(crate) fn would_open(&self, name: &Arc<str>) {
             self.handles(name);
-            counter!(WOULD_OPEN, "breaker" => Arc::clone(name)).increment(1);
+            counter!(WOULD_OPEN, "breaker" => Arc::clone(self.label(name))).increment(1);
         }
 
         /// Counts the step, and sets the one gauge to where the breaker stands now: read again
@@ -321,16 +348,24 @@ mod imp {
             .increment(1);
             let mut state = now();
             for _ in 0..8 {
-                handles.state.set(match state {
-                    State::Closed => 0.0,
-                    State::HalfOpen => 1.0,
-                    State::Open => 2.0,
-                });
+                handles.set(state);
                 let after = now();
                 if after == state {
                     return;
                 }
                 state = after;
+            }
+        }
+    }
+
+    impl Handles {
+        fn set(&self, state: State) {
+            if let Some(gauge) = &self.state {
+                gauge.set(match state {
+                    State::Closed => 0.0,
+                    State::HalfOpen => 1.0,
+                    State::Open => 2.0,
+                });
             }
         }
     }
@@ -361,6 +396,10 @@ mod imp {
     pub(crate) struct Metrics {}
 
     impl Metrics {
+        pub(crate) fn shared(_: &Arc<str>) -> Self {
+            Self {}
+        }
+        pub(crate) fn is_forgotten(&self) {}
         pub(crate) fn touch(&self, _: &Arc<str>) {}
         pub(crate) fn rejection(&self, _: &Arc<str>) {}
         pub(crate) fn outcome(&self, _: &Arc<str>, _: Counted) {}

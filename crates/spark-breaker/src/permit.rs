@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::thread::panicking;
 use std::time::Duration;
 
 use spark_core::Clock;
@@ -14,7 +15,10 @@ use crate::{CallError, FailKind, IgnoreKind, Outcome, Rejected};
 ///
 /// Say how the call ended by one of the methods that take `self`. A permit that is dropped instead
 /// gives back its place and counts
-/// - as a failure while panicking;
+/// - as a failure while the thread panics, unless it did so already when the permit was given: the
+///   call is supposed to have panicked. [`Breaker::run`](crate::Breaker::run),
+///   [`Breaker::call`](crate::Breaker::call) and the layer need not suppose: there, only a panic of
+///   the call itself counts;
 /// - as a failure when it is older than [`Config::abandon_after`](crate::Config::abandon_after) and
 ///   [`first_byte`](Self::first_byte) was not called: a timeout further out gave up;
 /// - else as nothing: the caller went away.
@@ -161,6 +165,11 @@ impl Permit {
         self.0.call.probe
     }
 
+    /// The call is not made, and it is as if nobody had asked.
+    pub(crate) fn take_back(self) {
+        self.0.take_back();
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.machine.clock
     }
@@ -181,23 +190,118 @@ pub(crate) struct Lease<M: Deref<Target = Machine>> {
     call: Call,
     /// How it ended has been said.
     ended: bool,
+    if_dropped: IfDropped,
 }
+
+/// What it means that a call's end is not said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IfDropped {
+    panic: Panic,
+    /// If it was no panic, the age decides whether the caller gave up on the callee or just left.
+    by_age: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Panic {
+    /// Only a panic of the callee can have come between.
+    Certain,
+    /// If the thread panics, it is taken for the callee's doing.
+    Supposed,
+    /// Likewise, and another permit of the same call is told of it.
+    ToldElsewhere,
+    /// Whoever panics, it is not the callee.
+    None,
+}
+
+impl IfDropped {
+    /// The callee's code runs, and nothing else.
+    pub(crate) const PANICKED: Self = Self {
+        panic: Panic::Certain,
+        by_age: false,
+    };
+
+    /// The caller went away.
+    pub(crate) const LEFT: Self = Self {
+        panic: Panic::None,
+        by_age: true,
+    };
+
+    /// For a permit whose holder runs the callee where nobody sees it. What is made while the thread
+    /// unwinds is dropped while it unwinds, and the callee has no part in that.
+    pub(crate) fn held_by_others() -> Self {
+        let panic = match panicking() {
+            true => Panic::None,
+            false => Panic::Supposed,
+        };
+        Self {
+            panic,
+            by_age: true,
+        }
+    }
+
+    /// Without a panic it means nothing.
+    pub(crate) fn or_nothing(self) -> Self {
+        Self {
+            by_age: false,
+            ..self
+        }
+    }
+
+    /// A panic means nothing: another permit of the same call is told of it.
+    pub(crate) fn without_panic(self) -> Self {
+        let panic = match self.panic {
+            Panic::None => Panic::None,
+            _ => Panic::ToldElsewhere,
+        };
+        Self { panic, ..self }
+    }
+
+    fn ending(self) -> Ending {
+        match self.panic {
+            Panic::Certain => Ending::Told(PANICKED),
+            Panic::Supposed if panicking() => Ending::Told(PANICKED),
+            Panic::ToldElsewhere if panicking() => Ending::Cancelled,
+            _ if self.by_age => Ending::Dropped,
+            _ => Ending::Cancelled,
+        }
+    }
+}
+
+const PANICKED: Outcome = Outcome::failure(FailKind::Panic);
 
 impl<M: Deref<Target = Machine>> Lease<M> {
     /// Asks. `timed` from the start on, whatever the rules.
     #[inline]
-    pub(crate) fn of(machine: M, background: bool, timed: bool) -> Result<Self, Rejected> {
+    pub(crate) fn of(
+        machine: M,
+        background: bool,
+        timed: bool,
+        if_dropped: IfDropped,
+    ) -> Result<Self, Rejected> {
         let call = machine.admit(background, timed)?;
         Ok(Self {
             machine,
             call,
             ended: false,
+            if_dropped,
         })
     }
 
-    /// The call does not return at once.
+    /// The callee's code runs from here on.
+    pub(crate) fn runs(&mut self) {
+        self.if_dropped = IfDropped::PANICKED;
+    }
+
+    /// The call does not return at once: from here on it may be dropped, and then its age decides.
     pub(crate) fn waits(&mut self) {
+        self.if_dropped = IfDropped::LEFT;
         self.call.waits(&self.machine.clock);
+    }
+
+    /// The call is not made, and it is as if nobody had asked.
+    pub(crate) fn take_back(mut self) {
+        self.ended = true;
+        self.machine.take_back(&self.call);
     }
 
     #[inline]
@@ -226,12 +330,7 @@ impl<M: Deref<Target = Machine>> Drop for Lease<M> {
     #[inline]
     fn drop(&mut self) {
         if !self.ended {
-            let ending = if std::thread::panicking() {
-                Ending::Told(Outcome::failure(FailKind::Panic))
-            } else {
-                Ending::Dropped
-            };
-            self.machine.end(&self.call, ending);
+            self.machine.end(&self.call, self.if_dropped.ending());
         }
     }
 }

@@ -1,25 +1,40 @@
 //! Breakers by name, shared by whoever asks for the name.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use spark_core::Clock;
 
-use crate::metrics::{self, count};
-use crate::{Breaker, Config, ConfigError, Listener, Snapshot};
+use crate::key::scope_of;
+use crate::shelf::Shelf;
+use crate::{
+    Breaker, Breakers, Config, ConfigError, Listener, ProviderKey, RegistryHealth, Scope, Snapshot,
+};
 
-/// The name of the breaker that all names share once a registry is full.
+/// The name of the breaker that all names share once a registry is full: see [`Registry`].
 pub const OVERFLOW: &str = "other";
+
+/// The same for names of models (`provider/model`), and of credentials (`provider#credential`).
+const MODEL_OVERFLOW: &str = "other/other";
+const CREDENTIAL_OVERFLOW: &str = "other#other";
 
 /// A bounded set of breakers by name. Clones share it.
 ///
 /// Asking twice for a name gives the same breaker, so building a layer again (as axum does for each
-/// route) never resets one. When the registry is full, a breaker that nobody holds and that
-/// remembers no trouble makes room; when there is none, further names share one breaker called
-/// `other`, so that invented names can neither fill the memory nor push out a breaker that is about
-/// to open.
+/// route) never resets one.
+///
+/// Names are of three kinds: plain ones, those of models (`openai/gpt-x`: `/` comes before any `#`)
+/// and those of credentials (`openai#key-1`). Of each kind it holds at most as many as its capacity.
+/// When they are so many, one makes room that nobody holds, that was not asked for in the time of a
+/// window, and that remembers no trouble; when there is none (which is found out once a second),
+/// further names of the kind share one breaker, called `other`, `other/other` or `other#other`. So
+/// invented models can neither fill the memory, nor push out those that are in use or about to open,
+/// nor touch the breakers of providers and credentials. To keep the place of a name that is rarely
+/// asked for, hold its breaker.
+///
+/// Metrics are bounded too, also over time: of each kind, the first names up to the capacity have
+/// series of their own, for ever. Later ones are counted under the name of the shared breaker, whose
+/// state the series `spark_breaker_state` of that name goes on telling, and theirs is not told.
 ///
 /// # Example
 /// ```
@@ -37,17 +52,14 @@ pub struct Registry(Arc<Shared>);
 struct Shared {
     capacity: usize,
     config: Config,
-    clock: Clock,
-    listener: Option<Arc<dyn Listener>>,
-    breakers: RwLock<BTreeMap<Arc<str>, Breaker>>,
-    overflow: Breaker,
-    /// Whether it has been handed out: from then on it is one of those that are shown.
-    overflown: AtomicBool,
+    providers: Shelf,
+    models: Shelf,
+    credentials: Shelf,
 }
 
 impl Registry {
-    /// A registry of at most `capacity` breakers, which are made with `config` unless told
-    /// otherwise.
+    /// A registry of at most `capacity` breakers of each kind, which are made with `config` unless
+    /// told otherwise.
     ///
     /// # Errors
     /// [`ConfigError`] when `capacity` is zero or `config` cannot work.
@@ -93,20 +105,20 @@ impl Registry {
         if capacity == 0 {
             return Err(ConfigError::out_of_range("capacity", &0, "give at least 1"));
         }
-        let overflow = Breaker::make(OVERFLOW, config.clone(), clock.clone(), listener.clone())?;
+        let shelf = |overflow| {
+            let (config, clock) = (config.clone(), clock.clone());
+            Shelf::new(capacity, overflow, config, clock, listener.clone())
+        };
         Ok(Self(Arc::new(Shared {
             capacity,
+            providers: shelf(OVERFLOW)?,
+            models: shelf(MODEL_OVERFLOW)?,
+            credentials: shelf(CREDENTIAL_OVERFLOW)?,
             config,
-            clock,
-            listener,
-            breakers: RwLock::default(),
-            overflow,
-            overflown: AtomicBool::new(false),
         })))
     }
 
-    /// The breaker of this name, if there is one. [`OVERFLOW`] is the name of the shared one, which
-    /// is always there.
+    /// The breaker of this name, if there is one. The shared ones are always there.
     ///
     /// # Example
     /// ```
@@ -116,10 +128,7 @@ impl Registry {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn get(&self, name: &str) -> Option<Breaker> {
-        if name == OVERFLOW {
-            return Some(self.0.overflow.clone());
-        }
-        self.read().get(name).cloned()
+        self.shelf(scope_of(name)).get(name)
     }
 
     /// The breaker of this name, made with the registry's own rules if it is new.
@@ -152,37 +161,56 @@ impl Registry {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn get_or_create_with(&self, name: &str, config: &Config) -> Result<Breaker, ConfigError> {
-        if let Some(breaker) = self.get(name) {
-            return Ok(breaker);
+        let shelf = self.shelf(scope_of(name));
+        shelf.get_or_create(name, config)
+    }
+
+    /// The breakers of a call for this key, made with the registry's own rules where they are new.
+    /// Those that are there already are found without allocating.
+    ///
+    /// # Errors
+    /// [`ConfigError::Key`] when a part of the key cannot be one.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, ProviderKey, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// let key = ProviderKey::new("openai").model("gpt-x").credential("key-1");
+    /// registry.breakers(&key)?.try_acquire().unwrap().success();
+    /// let names: Vec<_> = registry.iter().map(|breaker| breaker.name().to_string()).collect();
+    /// assert_eq!(names, ["openai", "openai#key-1", "openai/gpt-x"]);
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn breakers(&self, key: &ProviderKey) -> Result<Breakers, ConfigError> {
+        let of = |scope| self.of_key(key, scope).transpose();
+        Ok(Breakers {
+            provider: of(Scope::Provider)?.ok_or(ConfigError::Key)?,
+            model: of(Scope::Model)?,
+            credential: of(Scope::Credential)?,
+        })
+    }
+
+    /// The same, where a part that cannot be one is taken for a name for which there is no room: a
+    /// client may have chosen it.
+    pub(crate) fn breakers_for_any(&self, key: &ProviderKey) -> Breakers {
+        let of = |scope| {
+            let breaker = self.of_key(key, scope)?;
+            Some(breaker.unwrap_or_else(|_| self.shelf(scope).overflow()))
+        };
+        Breakers {
+            provider: of(Scope::Provider).unwrap_or_else(|| self.0.providers.overflow()),
+            model: of(Scope::Model),
+            credential: of(Scope::Credential),
         }
-        let Shared {
-            clock, listener, ..
-        } = &*self.0;
-        let new = Breaker::make(name, config.clone(), clock.clone(), listener.clone())?;
-        let mut breakers = self
-            .0
-            .breakers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(breaker) = breakers.get(name) {
-            return Ok(breaker.clone());
+    }
+
+    /// For a call that has no key.
+    pub(crate) fn breakers_for_none(&self) -> Breakers {
+        Breakers {
+            provider: self.0.providers.overflow(),
+            model: None,
+            credential: None,
         }
-        if breakers.len() >= self.0.capacity {
-            let idle = breakers
-                .iter()
-                .find(|(_, breaker)| breaker.is_forgettable())
-                .map(|(name, _)| Arc::clone(name));
-            match idle {
-                Some(idle) => breakers.remove(&idle),
-                None => {
-                    count!(metrics::OVERFLOWS);
-                    self.0.overflown.store(true, Ordering::Relaxed);
-                    return Ok(self.0.overflow.clone());
-                }
-            };
-        }
-        breakers.insert(Arc::clone(new.name()), new.clone());
-        Ok(new)
     }
 
     /// Gives other rules to the breaker of this name; its state and counts stay. `false` when there
@@ -206,8 +234,8 @@ impl Registry {
         }
     }
 
-    /// The breakers in the order of their names; the one that is shared once the registry is full is
-    /// among them from then on.
+    /// The breakers in the order of their names; a shared one is among them from the time that it
+    /// was first needed.
     ///
     /// # Example
     /// ```
@@ -220,11 +248,9 @@ impl Registry {
     /// # Ok::<(), spark_breaker::ConfigError>(())
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = Breaker> + use<> {
-        let mut breakers: Vec<_> = self.read().values().cloned().collect();
-        if self.0.overflown.load(Ordering::Relaxed) {
-            let at = breakers.partition_point(|breaker| &**breaker.name() < OVERFLOW);
-            breakers.insert(at, self.0.overflow.clone());
-        }
+        let mut breakers = Vec::new();
+        self.each(|breaker| breakers.push(breaker.clone()));
+        breakers.sort_unstable_by(|a, b| a.name().cmp(b.name()));
         breakers.into_iter()
     }
 
@@ -242,93 +268,57 @@ impl Registry {
         self.iter().map(|breaker| breaker.snapshot()).collect()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Arc<str>, Breaker>> {
-        self.0
-            .breakers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// How they stand all together, and which are not well: for a health check. Waits for nothing,
+    /// and allocates only for those that are not well.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, FailKind, Registry, State};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// registry.get_or_create("a")?;
+    /// let b = registry.get_or_create_with("b", &Config::llm().consecutive(1))?;
+    /// b.try_acquire().unwrap().failure(FailKind::Transport);
+    /// let health = registry.health();
+    /// assert_eq!((health.worst, health.breakers, health.unwell.len()), (State::Open, 2, 1));
+    /// println!("{}", health.unwell[0]); // b is open: 1 failures in a row, the last: transport error; …
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn health(&self) -> RegistryHealth {
+        let mut health = RegistryHealth::default();
+        self.each(|breaker| health.add(breaker));
+        health.unwell.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        health
+    }
+
+    fn of_key(&self, key: &ProviderKey, scope: Scope) -> Option<Result<Breaker, ConfigError>> {
+        let config = &self.0.config;
+        let shelf = self.shelf(scope);
+        let found = key.name(scope, |name| shelf.get_or_create(name, config))?;
+        Some(found.and_then(|breaker| breaker))
+    }
+
+    fn each(&self, mut look: impl FnMut(&Breaker)) {
+        for scope in [Scope::Provider, Scope::Model, Scope::Credential] {
+            self.shelf(scope).each(&mut look);
+        }
+    }
+
+    fn shelf(&self, of: Scope) -> &Shelf {
+        match of {
+            Scope::Provider => &self.0.providers,
+            Scope::Model => &self.0.models,
+            Scope::Credential => &self.0.credentials,
+        }
     }
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut breakers = 0;
+        self.each(|_| breakers += 1);
         f.debug_struct("Registry")
             .field("capacity", &self.0.capacity)
-            .field("breakers", &self.read().len())
+            .field("breakers", &breakers)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{FailKind, Permit, State};
-    use spark_core::testing::TestClock;
-    use std::time::Duration;
-
-    #[test]
-    fn invented_names_cannot_push_out_a_breaker_that_remembers_trouble() {
-        let registry = Registry::new(4, Config::standard(), Clock::system()).unwrap();
-        for _ in 0..3 {
-            let real = registry.get_or_create("real").unwrap();
-            real.try_acquire().unwrap().failure(FailKind::Transport);
-            for junk in 0..100 {
-                let junk = registry.get_or_create(&format!("junk-{junk}")).unwrap();
-                junk.try_acquire().unwrap().ignore(crate::IgnoreKind::Local);
-            }
-        }
-        assert_eq!(registry.get("real").unwrap().snapshot().failures, 3);
-        assert_eq!(registry.iter().count(), 4);
-    }
-
-    #[test]
-    fn b12_invented_names_that_fail_do_not_fill_it_for_good() {
-        let clock = TestClock::new();
-        clock.advance(Duration::from_secs(1_000));
-        let registry = Registry::new(4, Config::standard(), clock.clock()).unwrap();
-        let real = registry.get_or_create("real").unwrap();
-        for n in 0..10 {
-            for _ in 0..5 {
-                real.try_acquire().map_or_else(drop, Permit::success);
-                real.try_acquire().unwrap().failure(FailKind::Transport);
-                let junk = registry.get_or_create(&format!("junk-{n}")).unwrap();
-                let _ = junk.try_acquire().map(|it| it.failure(FailKind::Transport));
-            }
-            real.reset();
-            real.try_acquire().unwrap().failure(FailKind::Transport);
-            // By then the trouble of whoever was not called again is long over.
-            clock.advance(Duration::from_secs(20));
-            real.try_acquire().unwrap().failure(FailKind::Transport);
-            clock.advance(Duration::from_secs(20));
-        }
-        drop(real);
-        let kept = registry.get("real").unwrap().snapshot().failures;
-        assert_eq!(kept, 1, "the one in trouble stays");
-        let names: Vec<_> = registry.iter().map(|it| it.name().to_string()).collect();
-        assert_eq!(names.len(), 4, "{names:?}");
-        assert!(names.contains(&"junk-9".to_owned()), "{names:?}");
-        assert!(!names.contains(&OVERFLOW.to_owned()), "{names:?}");
-    }
-
-    #[test]
-    fn a_full_registry_shares_one_breaker() {
-        let registry = Registry::new(1, Config::standard(), Clock::system()).unwrap();
-        let held = registry.get_or_create("held").unwrap();
-        let more = registry.get_or_create("more").unwrap();
-        let again = registry.get_or_create("again").unwrap();
-        assert_eq!((&**more.name(), &**again.name()), (OVERFLOW, OVERFLOW));
-        assert_eq!(&**held.name(), "held");
-
-        for _ in 0..5 {
-            more.try_acquire().unwrap().failure(FailKind::Transport);
-        }
-        assert!(again.try_acquire().is_err(), "it is one breaker");
-        let shown: Vec<_> = registry.snapshots().into_iter().map(|s| s.state).collect();
-        assert_eq!(shown, [State::Closed, State::Open], "held, other");
-        registry.get(OVERFLOW).unwrap().reset();
-        assert!(again.try_acquire().is_ok(), "an operator can reach it");
-        let by_name = registry.get_or_create(OVERFLOW).unwrap();
-        by_name.set_mode(crate::Mode::ForcedOpen);
-        assert!(more.try_acquire().is_err(), "no second one has its name");
     }
 }

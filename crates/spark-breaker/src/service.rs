@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -11,55 +11,67 @@ use spark_core::{Problem, Shape};
 use tower_service::Service;
 
 use crate::body::BreakerBody;
-use crate::future::BreakerFuture;
-use crate::{Breaker, Classify, Rejected};
+use crate::future::{BreakerFuture, Call};
+use crate::{Breaker, Classify, Gate, Rejected};
 
-/// A service behind a [`Breaker`]; made by [`BreakerLayer`](crate::BreakerLayer).
-pub struct BreakerService<S, C> {
+/// A service behind a [`Breaker`], or behind those of each request's key; made by
+/// [`BreakerLayer`](crate::BreakerLayer).
+pub struct BreakerService<S, C, G = Breaker> {
     inner: S,
-    breaker: Breaker,
+    gate: G,
     classify: Arc<C>,
+    /// The inner service was not asked whether it is ready, since the next call is to be refused.
+    unready: bool,
 }
 
-impl<S, C> BreakerService<S, C> {
-    pub(crate) fn new(inner: S, breaker: Breaker, classify: Arc<C>) -> Self {
+impl<S, C, G> BreakerService<S, C, G> {
+    pub(crate) fn new(inner: S, gate: G, classify: Arc<C>) -> Self {
         Self {
             inner,
-            breaker,
+            gate,
             classify,
+            unready: false,
         }
     }
 }
 
-impl<S, C, ReqBody, ResBody> Service<Request<ReqBody>> for BreakerService<S, C>
+impl<S, C, G, ReqBody, ResBody> Service<Request<ReqBody>> for BreakerService<S, C, G>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     ResBody: Body<Data = Bytes>,
     C: Classify<S::Error>,
+    G: Gate,
 {
-    type Response = Response<BreakerBody<ResBody, C::Body>>;
+    type Response = Response<BreakerBody<ResBody, C::Body, G::Permit>>;
     type Error = S::Error;
-    type Future = BreakerFuture<S::Future, ResBody, C::Body, C>;
+    type Future = BreakerFuture<S, ReqBody, ResBody, C, G::Permit>;
 
+    /// Ready without the inner service, which may never be, while the breaker refuses. With breakers
+    /// by key, that is known only once there is a request.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.unready = self.gate.refuses();
+        if !self.unready {
+            ready!(self.inner.poll_ready(cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let background = spark_core::Context::of(request.extensions())
             .is_some_and(spark_core::Context::is_background);
-        let admitted = if background {
-            self.breaker.try_acquire_background()
-        } else {
-            self.breaker.try_acquire()
-        };
+        let (request, admitted) = self.gate.admit(request, background);
         match admitted {
             Ok(permit) => {
                 let method = request.method().clone();
-                // The permit is held here while the inner service is called: should that panic, it
-                // is dropped in the panic, which counts.
-                let future = self.inner.call(request);
-                BreakerFuture::calling(future, permit, method, Arc::clone(&self.classify))
+                let mut call = Call::new(permit, method, Arc::clone(&self.classify));
+                if self.unready {
+                    let clone = self.inner.clone();
+                    let service = std::mem::replace(&mut self.inner, clone);
+                    BreakerFuture::unready(service, request, call)
+                } else {
+                    let future = call.run(|| self.inner.call(request));
+                    BreakerFuture::calling(future, call)
+                }
             }
             Err(rejected) => {
                 let shape = Shape::of(request.extensions(), request.headers());
@@ -76,21 +88,22 @@ fn problem(rejected: &Rejected) -> Problem {
         .retry_after(rejected.retry_after)
 }
 
-impl<S: Clone, C> Clone for BreakerService<S, C> {
+impl<S: Clone, C, G: Clone> Clone for BreakerService<S, C, G> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            breaker: self.breaker.clone(),
+            gate: self.gate.clone(),
             classify: Arc::clone(&self.classify),
+            unready: false,
         }
     }
 }
 
-impl<S: fmt::Debug, C> fmt::Debug for BreakerService<S, C> {
+impl<S: fmt::Debug, C, G: fmt::Debug> fmt::Debug for BreakerService<S, C, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BreakerService")
             .field("inner", &self.inner)
-            .field("breaker", &self.breaker)
+            .field("gate", &self.gate)
             .finish_non_exhaustive()
     }
 }

@@ -26,6 +26,11 @@ impl Tally {
         self.started.fetch_add(1, Relaxed);
     }
 
+    /// One that was counted as started was not made: it will not end.
+    pub(crate) fn take_back(&self) {
+        self.started.fetch_sub(1, Relaxed);
+    }
+
     #[inline]
     pub(crate) fn count(&self, counted: Counted) {
         match counted {

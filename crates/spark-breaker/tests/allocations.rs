@@ -1,10 +1,24 @@
 //! Admitting, refusing and counting allocate nothing.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use spark_breaker::{Aimd, Breaker, Bulkhead, Config, FailKind, IgnoreKind, Mode, Window};
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use spark_breaker::{
+    Aimd, Breaker, BreakerLayer, Bulkhead, Config, FailKind, Gate, HttpClassify, IgnoreKind, Mode,
+    ProviderKey, Registry, Window,
+};
 use spark_core::Name;
 use spark_core::testing::TestClock;
-use std::time::Duration;
+use tower::{Layer, Service, service_fn};
 
 fn allocations(code: impl FnOnce()) -> u64 {
     allocation_counter::measure(code).count_total
@@ -100,4 +114,87 @@ fn entering_and_leaving_a_bulkhead_allocates_nothing() {
     calls(10);
     assert_eq!(allocations(|| calls(2_000)), 0);
     assert!(refused > 0);
+}
+
+#[test]
+fn a_call_by_key_allocates_nothing() {
+    let registry = Registry::new(9, Config::standard(), TestClock::new().clock()).unwrap();
+    let key = ProviderKey::new("openai")
+        .model("gpt-x")
+        .credential("key-1");
+    let call = || {
+        registry
+            .breakers(&key)
+            .unwrap()
+            .try_acquire()
+            .unwrap()
+            .success();
+    };
+    call();
+    assert_eq!(allocations(|| (0..1_000).for_each(|_| call())), 0);
+}
+
+fn answer(_: Request<()>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+    ready(Ok(Response::new(Full::new(Bytes::from_static(b"hello")))))
+}
+
+/// What a call and the reading of its body allocate.
+fn of_one_call<S, B>(service: &mut S, request: Request<()>) -> u64
+where
+    S: Service<Request<()>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut cx).is_ready());
+    allocations(|| {
+        let Poll::Ready(Ok(response)) = pin!(service.call(request)).poll(&mut cx) else {
+            panic!("it answers at once");
+        };
+        let mut body = pin!(response.into_body());
+        while let Poll::Ready(Some(_)) = body.as_mut().poll_frame(&mut cx) {}
+    })
+}
+
+fn of_layer<G: Gate>(
+    layer: &BreakerLayer<HttpClassify, G>,
+    request: impl Fn() -> Request<()>,
+) -> u64 {
+    let mut service = layer.layer(service_fn(answer));
+    of_one_call(&mut service, request());
+    of_one_call(&mut service, request())
+}
+
+#[test]
+fn a_layer_allocates_nothing_by_one_breaker_or_by_key() {
+    let clock = TestClock::new();
+    let breaker = Breaker::new("x", Config::standard(), clock.clock()).unwrap();
+    let one = BreakerLayer::new(breaker).classify(HttpClassify);
+    assert_eq!(of_layer(&one, || Request::new(())), 0);
+
+    #[derive(Clone)]
+    struct Model(Arc<str>);
+    let model = Model("gpt-x".into());
+    let request = || {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(model.clone());
+        request
+    };
+    let names: [Arc<str>; 2] = ["openai".into(), "key-1".into()];
+    let registry = Registry::new(9, Config::standard(), clock.clock()).unwrap();
+    let keyed = BreakerLayer::keyed(registry.clone(), move |head| {
+        let Model(model) = head.extensions.get()?;
+        let [provider, credential] = names.clone();
+        let key = ProviderKey::new(provider).model(Arc::clone(model));
+        Some(key.credential(credential))
+    });
+    assert_eq!(of_layer(&keyed.classify(HttpClassify), request), 0);
+    assert_eq!(
+        registry
+            .get("openai#key-1")
+            .unwrap()
+            .snapshot()
+            .totals
+            .successes,
+        2
+    );
 }

@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "metrics")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use spark_breaker::{Aimd, Breaker, Bulkhead, Config, FailKind};
+use spark_breaker::{Aimd, Breaker, Bulkhead, Config, FailKind, OVERFLOW, ProviderKey, Registry};
 use spark_core::testing::TestClock;
 
 fn values(snapshotter: &Snapshotter, name: &str) -> Vec<(Vec<(String, String)>, f64)> {
@@ -256,4 +257,85 @@ async fn hops_attempts_and_waits_are_counted_by_how_they_ended() {
         counted("spark_retry_attempts_total"),
         ["made 1", "no_budget 2"]
     );
+}
+
+#[test]
+fn names_that_are_made_up_leave_a_bounded_number_of_series() {
+    const CAPACITY: usize = 8;
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let state = |name: &str| {
+        let states = values(&snapshotter, "spark_breaker_state");
+        let of = |(labels, value)| (labels == [label("breaker", name)]).then_some(value);
+        states.into_iter().find_map(of)
+    };
+    metrics::with_local_recorder(&recorder, || {
+        let clock = TestClock::new();
+        let rules = Config::standard().jitter(0.0).consecutive(1);
+        let registry = Registry::new(CAPACITY, rules, clock.clock()).unwrap();
+        for n in 0..10_000 {
+            let key = ProviderKey::new(format!("p{n}"));
+            let key = key.model(format!("m{n}")).credential(format!("c{n}"));
+            let breakers = registry.breakers(&key).unwrap();
+            match n % 100 {
+                // Some open, and are forgotten when that is long over.
+                99 => breakers.try_acquire().unwrap().failure(FailKind::Transport),
+                _ => breakers.try_acquire().unwrap().success(),
+            }
+            clock.advance(Duration::from_secs(10));
+        }
+        assert_eq!(registry.iter().count(), 3 * CAPACITY, "others made room");
+
+        let mut opened = BTreeMap::new();
+        for (labels, value) in values(&snapshotter, "spark_breaker_transitions_total") {
+            let of: &mut f64 = opened.entry(labels[0].1.clone()).or_default();
+            if labels[1] == label("to", "open") {
+                *of += value;
+            }
+        }
+        assert_eq!(opened.len(), 3 * (CAPACITY + 1), "{opened:?}");
+        assert!(opened.contains_key("p7") && !opened.contains_key("p8"));
+        assert_eq!(opened[OVERFLOW], 100.0, "none is lost");
+
+        clock.advance(Duration::from_secs(100));
+        // The shared series tell of the shared breaker, and of no other one's state.
+        let held: Vec<_> = (0..CAPACITY)
+            .map(|n| registry.get_or_create(&format!("held{n}")).unwrap())
+            .collect();
+        let fail = |breaker: &Breaker| {
+            let permit = breaker.try_acquire().unwrap();
+            permit.failure(FailKind::Transport);
+            assert!(breaker.try_acquire().is_err());
+        };
+        let shared = registry.get_or_create("more").unwrap();
+        assert_eq!(&**shared.name(), OVERFLOW);
+        shared.try_acquire().unwrap().success();
+        // A look takes the value with it: zero is closed, or nothing written since the last one.
+        fail(&held[0]);
+        assert_eq!(state(OVERFLOW), Some(0.0), "held0 opens in silence");
+        fail(&shared);
+        assert_eq!(state(OVERFLOW), Some(2.0));
+        fail(&held[1]);
+        assert_eq!(state(OVERFLOW), Some(0.0), "held1 opens in silence");
+    });
+}
+
+#[test]
+fn a_breaker_that_is_forgotten_while_it_is_open_is_not_shown_as_open_for_ever() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let clock = TestClock::new();
+        let rules = Config::standard().jitter(0.0).consecutive(1);
+        let registry = Registry::new(1, rules, clock.clock()).unwrap();
+        let old = registry.get_or_create("old").unwrap();
+        old.try_acquire().unwrap().failure(FailKind::Transport);
+        let states = values(&snapshotter, "spark_breaker_state");
+        assert_eq!(states, [(vec![label("breaker", "old")], 2.0)]);
+        drop(old);
+        clock.advance(Duration::from_secs(500));
+        assert_eq!(&**registry.get_or_create("new").unwrap().name(), "new");
+        let states = values(&snapshotter, "spark_breaker_state");
+        assert_eq!(states, [(vec![label("breaker", "old")], 0.0)]);
+    });
 }

@@ -6,14 +6,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use spark_breaker::{Breaker, BreakerLayer, Config, State, TimeoutError, TimeoutLayer, Timeouts};
+use spark_breaker::{
+    Breaker, BreakerLayer, Config, ProviderKey, Registry, State, TimeoutError, TimeoutLayer,
+    Timeouts,
+};
 use spark_core::{BoxError, Clock};
 use tokio::net::{TcpListener, TcpStream};
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 /// One word, and then what the path says.
 struct Words {
@@ -51,16 +56,15 @@ impl http_body::Body for Words {
 async fn provider(listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(async move {
-            let service =
-                hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
-                    let path = request.uri().path().to_owned();
-                    let mut response = Response::new(());
-                    if path == "/down" {
-                        *response.status_mut() = StatusCode::BAD_GATEWAY;
-                    }
-                    let sent = 0;
-                    Ok::<_, std::io::Error>(response.map(|()| Words { path, sent }))
-                });
+            let service = hyper::service::service_fn(async |request: Request<Incoming>| {
+                let path = request.uri().path().to_owned();
+                let mut response = Response::new(());
+                if path == "/down" {
+                    *response.status_mut() = StatusCode::BAD_GATEWAY;
+                }
+                let sent = 0;
+                Ok::<_, std::io::Error>(response.map(|()| Words { path, sent }))
+            });
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -68,19 +72,28 @@ async fn provider(listener: TcpListener) {
     }
 }
 
-#[tokio::test]
-async fn bare_hyper() {
+/// hyper's client, of a provider that runs until the test ends.
+async fn client()
+-> impl Service<Request<Empty<Bytes>>, Response = Response<Incoming>, Error = BoxError> + Clone {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(provider(listener));
-
-    let client = service_fn(move |request: Request<Empty<Bytes>>| async move {
+    tokio::spawn(provider(listener));
+    service_fn(move |request: Request<Empty<Bytes>>| async move {
         let stream = TcpStream::connect(address).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok::<_, BoxError>(sender.send_request(request).await?)
-    });
+        Ok(sender.send_request(request).await?)
+    })
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    let request = Request::get(path).header("host", "local");
+    request.body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn bare_hyper() {
     let rules = Config::llm()
         .consecutive(2)
         .open_for(Duration::from_millis(200));
@@ -91,13 +104,8 @@ async fn bare_hyper() {
             idle: Some(Duration::from_millis(100)),
             ..Timeouts::llm()
         }))
-        .service(client);
-    let get = async |path: &str| {
-        let request = Request::get(path)
-            .header("host", "local")
-            .body(Empty::new());
-        service.clone().oneshot(request.unwrap()).await.unwrap()
-    };
+        .service(client().await);
+    let get = async |path: &str| service.clone().oneshot(get(path)).await.unwrap();
 
     let whole = get("/").await.into_body().collect().await.unwrap();
     assert_eq!(whole.to_bytes(), "one two");
@@ -118,5 +126,28 @@ async fn bare_hyper() {
     }
     assert_eq!(breaker.snapshot().state, State::Closed);
     assert_eq!(breaker.snapshot().in_flight, 0);
-    server.abort();
+}
+
+#[tokio::test]
+async fn bare_hyper_by_key() {
+    let rules = Config::llm().consecutive(2);
+    let registry = Registry::new(9, rules, Clock::system()).unwrap();
+    let by_path = |head: &Parts| {
+        let model = head.uri.path().trim_start_matches('/');
+        Some(ProviderKey::new("local").model(model))
+    };
+    let service = BreakerLayer::keyed(registry.clone(), by_path).layer(client().await);
+    let get = async |path: &str| service.clone().oneshot(get(path)).await.unwrap();
+    for status in [502, 502, 503] {
+        assert_eq!(get("/down").await.status(), status);
+    }
+    let whole = get("/up").await.into_body().collect().await.unwrap();
+    assert_eq!(whole.to_bytes(), "one two");
+    for _ in 0..2 {
+        assert!(get("/cut").await.into_body().collect().await.is_err());
+    }
+    assert_eq!(get("/cut").await.status(), 503);
+    let unwell = registry.health().unwell.into_iter().map(|it| it.name);
+    assert!(unwell.eq(["local/cut".into(), "local/down".into()]));
+    assert_eq!(registry.get("local").unwrap().snapshot().in_flight, 0);
 }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use spark_auth::Authenticator;
-use spark_breaker::{Registry, State};
+use spark_breaker::Registry;
 use spark_cache::Cache;
 use spark_core::Clock;
 use spark_errors::ErrorTracker;
@@ -64,26 +64,17 @@ pub(crate) fn respond(report: Report, detailed: bool) -> Response {
     response.map(Body::from)
 }
 
-fn breaker_states(breakers: &Registry) -> CheckResult {
-    let snapshots = breakers.snapshots();
-    let open = snapshots
-        .iter()
-        .filter(|s| s.state != State::Closed)
-        .count();
-    let all = match open {
+fn breaker_states(registry: &Registry) -> CheckResult {
+    let health = registry.health();
+    let all = match health.unwell.len() {
         0 => CheckResult::pass(),
-        _ => CheckResult::warn(format!("{open} of {} are not closed", snapshots.len())),
+        unwell => CheckResult::warn(format!("{unwell} of {} are not well", health.breakers)),
     };
-    snapshots
-        .iter()
-        .fold(all.observed(open, "open"), |all, snapshot| {
-            let state = snapshot.state.as_str();
-            let part = match snapshot.state {
-                State::Closed => CheckResult::pass(),
-                _ => CheckResult::warn(state),
-            };
-            all.part(snapshot.name.to_string(), part.observed(state, "state"))
-        })
+    let all = all.observed(health.worst.as_str(), "worst state");
+    health.unwell.iter().fold(all, |all, one| {
+        let part = CheckResult::warn(one.to_string()).observed(one.state.as_str(), "state");
+        all.part(one.name.to_string(), part)
+    })
 }
 
 fn recorder(metrics: &Metrics) -> CheckResult {

@@ -53,7 +53,7 @@ impl Machine {
             Ending::Dropped if self.was_abandoned(call, now) => {
                 self.end_told(call, now, Outcome::failure(FailKind::Abandoned));
             }
-            Ending::Dropped => {
+            Ending::Dropped | Ending::Cancelled => {
                 self.give_back(call, Word::give_back);
                 self.count(Counted::Cancelled);
             }
@@ -238,7 +238,7 @@ impl Machine {
     }
 
     /// Exchanges the word for what `step` makes of it, while the probe's episode lasts.
-    fn give_back(&self, call: &Call, step: impl Fn(Word) -> Word) -> Option<Word> {
+    pub(super) fn give_back(&self, call: &Call, step: impl Fn(Word) -> Word) -> Option<Word> {
         if !call.probe {
             return None;
         }
