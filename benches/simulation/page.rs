@@ -92,7 +92,8 @@ fn cells(row: &Row, outage: Outage) -> Vec<String> {
             return median;
         }
         let (least, most) = (value(least, *digits, ""), value(most, *digits, ""));
-        format!("{median} ({least}–{most})")
+        // A word joiner on either side of the dash: no line is broken there.
+        format!("{median} ({least}\u{2060}–\u{2060}{most})")
     };
     COLUMNS.iter().map(cell).collect()
 }
