@@ -2,15 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::block_on;
 use crate::breakers::{Contender, Met, RULES, Rules, endless, told};
 use crate::found::Found;
 
+/// For what must be done before the breaker moves on by itself, on a busy machine too.
+const PATIENT: Rules = Rules {
+    open_for: Duration::from_millis(200),
+    ..RULES
+};
+
 pub(crate) fn a_thousand_callers_at_a_half_open_breaker_make_as_many_calls_as_it_probes(
     found: &mut Found,
 ) {
-    let rules = Rules { probes: 3, ..RULES };
+    let rules = Rules {
+        probes: 3,
+        ..PATIENT
+    };
     for contender in Contender::all(rules) {
         let begun = Arc::new(AtomicUsize::new(0));
         let calls: Vec<_> = block_on(async {
@@ -55,11 +65,11 @@ pub(crate) fn a_hung_probe_gives_its_place_back(found: &mut Found) {
 /// While a probe is under way, a call that began before the outage succeeds. Then the probe fails: a
 /// breaker that is still half open opens again.
 pub(crate) fn a_success_from_before_the_outage_closes_nothing(found: &mut Found) {
-    for contender in Contender::all(RULES) {
+    for contender in Contender::all(PATIENT) {
         let then = block_on(async {
             let (slow, work) = told();
             let old = contender.begin(work).unwrap();
-            contender.trip_and_wait(RULES).await;
+            contender.trip_and_wait(PATIENT).await;
             let (probe, work) = told();
             let probing = contender.begin(work).unwrap();
             slow.send(Ok(1)).unwrap();

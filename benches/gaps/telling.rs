@@ -1,9 +1,11 @@
 //! What an operator and a caller are told.
 
+use std::time::Duration;
+
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 use crate::block_on;
-use crate::breakers::{Contender, Met, RESILIENCE, RULES};
+use crate::breakers::{Contender, Met, RESILIENCE, RULES, Rules};
 use crate::found::Found;
 
 /// After it was open, half open and closed again, the series of its state gauge that are not 0.
@@ -48,7 +50,11 @@ pub(crate) fn one_series_says_the_state(found: &mut Found) {
 }
 
 pub(crate) fn a_refusal_says_whose_it_is_and_when_to_come_back(found: &mut Found) {
-    for contender in Contender::all(RULES) {
+    let rules = Rules {
+        open_for: Duration::from_secs(10),
+        ..RULES
+    };
+    for contender in Contender::all(rules) {
         let Met::Refused(words) = block_on(async {
             contender.trip().await;
             contender.succeed().await
@@ -57,7 +63,7 @@ pub(crate) fn a_refusal_says_whose_it_is_and_when_to_come_back(found: &mut Found
         };
         if contender.is_ours() {
             assert!(words.starts_with("peer is not being called"), "{words}");
-            assert!(words.ends_with("try again in 0.0 s"), "{words}");
+            assert!(words.ends_with("try again in 10.0 s"), "{words}");
         }
         found.note(contender.name, format!("“{words}”"));
     }

@@ -185,5 +185,9 @@ pub(crate) fn a_call_allocates_nothing(found: &mut Found) {
     let allowed = allocated(Box::new(|| assert!(call(&mut peer, true).is_ok())));
     turn(handle.force_open());
     let refused = allocated(Box::new(|| assert!(call(&mut peer, true).is_err())));
-    found.note(RESILIENCE, words(allowed, refused));
+    let with = match cfg!(feature = "peer-metrics") {
+        true => ", its metrics included",
+        false => "",
+    };
+    found.note(RESILIENCE, words(allowed, refused) + with);
 }
