@@ -18,6 +18,37 @@ pub struct Bar<'a> {
     pub limit: f64,
 }
 
+/// One side takes at most so many nanoseconds, on whatever machine it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Nanos<'a> {
+    /// What is claimed, in a few words.
+    pub claim: &'a str,
+    /// The race that shows it.
+    pub race: &'a str,
+    /// The side that is claimed to be cheap.
+    pub side: &'a str,
+    /// The most that its fastest turn may be, for one time.
+    pub limit: f64,
+}
+
+#[expect(clippy::print_stdout, reason = "it is what a bar is for")]
+pub(crate) fn report_nanos(bars: &[Nanos<'_>], outcomes: &[Outcome]) {
+    for bar in bars {
+        let Some(rounds) = rounds(outcomes, bar.race, bar.side) else {
+            continue;
+        };
+        let Spread { min, median, max } = Spread::of(rounds.iter().copied());
+        let verdict = match min <= bar.limit {
+            true => "met",
+            false => "NOT MET",
+        };
+        println!(
+            "  {:<62}{min:>7.1} <= {:<6.1}{verdict:<8}ns: {min:.1} / {median:.1} / {max:.1}",
+            bar.claim, bar.limit
+        );
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "it is what a bar is for")]
 pub(crate) fn report(bars: &[Bar<'_>], outcomes: &[Outcome]) {
     let shown = bars
@@ -49,11 +80,14 @@ pub(crate) fn report(bars: &[Bar<'_>], outcomes: &[Outcome]) {
 
 /// The rounds of both sides.
 fn found<'a>(bar: &Bar<'_>, outcomes: &'a [Outcome]) -> Option<(&'a [f64], &'a [f64])> {
-    let outcome = outcomes.iter().find(|it| it.race == bar.race)?;
-    let rounds = |name: &str| {
-        let mut sides = outcome.sides.iter();
-        let (_, rounds) = sides.find(|(side, rounds)| *side == name && !rounds.is_empty())?;
-        Some(rounds.as_slice())
-    };
-    Some((rounds(bar.ours)?, rounds(bar.theirs)?))
+    let of = |side| rounds(outcomes, bar.race, side);
+    Some((of(bar.ours)?, of(bar.theirs)?))
+}
+
+/// Where the race was run and the side took part.
+fn rounds<'a>(outcomes: &'a [Outcome], race: &str, name: &str) -> Option<&'a [f64]> {
+    let outcome = outcomes.iter().find(|it| it.race == race)?;
+    let mut sides = outcome.sides.iter();
+    let (_, rounds) = sides.find(|(side, rounds)| *side == name && !rounds.is_empty())?;
+    Some(rounds)
 }

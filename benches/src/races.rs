@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use crate::Race;
-use crate::bar::{self, Bar};
+use crate::bar::{self, Bar, Nanos};
 use crate::race::Outcome;
 
 const ROUNDS: usize = 41;
@@ -101,6 +101,13 @@ impl Races {
     pub fn bars(&self, bars: &[Bar<'_>]) {
         if self.timed && self.times.is_none() {
             bar::report(bars, &self.outcomes.borrow());
+        }
+    }
+
+    /// Says of each of these whether it is met, as far as its race was run and timed.
+    pub fn nanos(&self, bars: &[Nanos<'_>]) {
+        if self.timed && self.times.is_none() {
+            bar::report_nanos(bars, &self.outcomes.borrow());
         }
     }
 

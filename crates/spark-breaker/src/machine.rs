@@ -20,6 +20,7 @@ use spark_core::{Clock, Instant};
 
 pub(crate) use control::Control;
 
+use crate::jitter::Jitter;
 use crate::live::{Live, UNREAD};
 use crate::metrics::Metrics;
 use crate::run::Run;
@@ -115,7 +116,8 @@ impl Machine {
             open_until: sync::AtomicU64::new(0),
             probes_until: sync::AtomicU64::new(0),
             ramp_from: sync::AtomicU64::new(0),
-            ramp_asked: AtomicU64::new(0),
+            // Elsewhere in each replica, or all would let through their first calls of a ramp.
+            ramp_asked: AtomicU64::new(Jitter::new(config.seed).word()),
             live: Live::new(&config),
             run: Run::new(0),
             last_failure: AtomicU64::new(UNREAD),

@@ -127,6 +127,7 @@ fn config(rules: Rules) -> Config {
         .open_for(Duration::from_millis(OPEN_MS))
         .max_open_for(Duration::from_millis(MAX_OPEN_MS))
         .jitter(0.0)
+        .seed(0)
         .probes(rules.probes)
         .success_needed(rules.needed)
         .probe_timeout(Duration::from_millis(PROBE_TIMEOUT_MS))

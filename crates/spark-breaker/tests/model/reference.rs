@@ -15,6 +15,8 @@ pub(crate) const MAX_OPEN_MS: u64 = 1_000;
 pub(crate) const PROBE_TIMEOUT_MS: u64 = 500;
 pub(crate) const ABANDON_MS: u64 = 900;
 pub(crate) const SLOW_MS: u64 = 350;
+/// Where a ramp begins to count: the first word of SplitMix64 with a seed of 0.
+const FIRST_WORD: u64 = 0xE220_A839_7B1D_CDAF;
 
 const TICK_NANOS: u64 = SLOW_MS * 1_000_000 / 12;
 
@@ -111,7 +113,7 @@ impl Model {
             streak: 0,
             closed_since: now,
             ramping: false,
-            ramped: 0,
+            ramped: FIRST_WORD,
             waiting: Vec::new(),
             numbered: 0,
             looked: None,
@@ -143,7 +145,7 @@ impl Model {
                 if self.ramping {
                     let share = 0.1 + 0.9 * into as f64 / self.rules.ramp as f64;
                     let point = self.ramped.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11;
-                    self.ramped += 1;
+                    self.ramped = self.ramped.wrapping_add(1);
                     if point as f64 / (1_u64 << 53) as f64 >= share {
                         return Err(RejectReason::Ramping);
                     }
