@@ -145,6 +145,24 @@ fn too_long_an_event_is_given_once_and_early_and_the_next_one_whole() {
 }
 
 #[test]
+fn the_limit_is_exact_whether_or_not_the_last_half_of_a_line_break_is_there() {
+    for (text, shortest) in [
+        ("data: a\n\n", 9),
+        ("data: a\r\r", 9),
+        ("data: a\r\n\r\n", 10),
+    ] {
+        for max in 7..12 {
+            for size in 1..=text.len() {
+                let (events, _) = split(&in_frames(text.as_bytes(), size), max);
+                let data = Some(b"a".to_vec());
+                let expected = vec![(vec![], data, max < shortest)];
+                assert_eq!(events, expected, "{text:?} in {size}, at most {max}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_tail_is_what_no_blank_line_ended() {
     for (text, tail) in [
         ("", None),
