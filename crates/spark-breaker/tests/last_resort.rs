@@ -201,12 +201,19 @@ async fn used_up_credit_is_not_waited_for() {
         let used_up = r#"{"error":{"code":"insufficient_quota"}}"#;
         wait::<429, 1>().map(|response| response.map(|_| used_up.into()))
     };
-    let failover = Failover::new(vec![
-        Hop::new("a", log.client("a", wait::<429, 60>)),
-        Hop::new("b", log.client("b", exhausted)),
-    ]);
-    let wait = LastResort::wait_for_earliest(secs(5), 9);
-    let response = failover.last_resort(wait).oneshot(ask()).await.unwrap();
-    assert_eq!(response.status(), 429);
-    assert_eq!(log.taken(), ["a:prompt", "b:prompt"]);
+    let orders: [[fn() -> Answer; 2]; 2] =
+        [[wait::<429, 60>, exhausted], [exhausted, wait::<429, 60>]];
+    for (order, told) in orders.into_iter().zip(["1", "60"]) {
+        let [a, b] = order;
+        let hops = vec![
+            Hop::new("a", log.client("a", a)),
+            Hop::new("b", log.client("b", b)),
+        ];
+        let wait = LastResort::wait_for_earliest(secs(5), 9);
+        let failover = Failover::new(hops).last_resort(wait);
+        let response = failover.oneshot(ask()).await.unwrap();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], told, "as it said itself");
+        assert_eq!(log.taken(), ["a:prompt", "b:prompt"]);
+    }
 }
