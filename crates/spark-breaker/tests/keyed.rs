@@ -194,3 +194,20 @@ async fn by_key_the_inner_service_must_be_ready_first() {
     assert_eq!(service.call(request("gpt-x")).await.unwrap().status(), 503);
     assert_eq!((probe.readied(), probe.calls()), (1, 0));
 }
+
+#[tokio::test]
+async fn by_key_a_background_call_may_probe_before_users() {
+    let clock = TestClock::new();
+    clock.advance(Duration::from_secs(1_000));
+    let rules = Config::llm().background_grace(Duration::from_secs(60));
+    let registry = Registry::new(9, rules.jitter(0.0), clock.clock()).unwrap();
+    let model = registry.get_or_create("openai/gpt-x").unwrap();
+    model.throttle(Duration::from_secs(5));
+    clock.advance(Duration::from_secs(6));
+    let service = BreakerLayer::keyed(registry, key).layer(provider());
+    assert_eq!(status(&service, request("gpt-x")).await, 503);
+    let mut refresh = request("gpt-x");
+    let context = Context::new(clock.clock().now()).with_background(true);
+    refresh.extensions_mut().insert(context);
+    assert_eq!(status(&service, refresh).await, 200);
+}

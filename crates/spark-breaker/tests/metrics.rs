@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use spark_breaker::{Aimd, Breaker, Bulkhead, Config, FailKind, OVERFLOW, ProviderKey, Registry};
-use spark_core::testing::TestClock;
+use spark_breaker::{
+    Aimd, Breaker, BreakerLayer, Bulkhead, Config, FailKind, OVERFLOW, ProviderKey, Registry,
+};
+use spark_core::testing::{Probe, TestClock};
+use tower::{Layer, ServiceExt};
 
 fn values(snapshotter: &Snapshotter, name: &str) -> Vec<(Vec<(String, String)>, f64)> {
     let mut values: Vec<_> = snapshotter
@@ -212,7 +215,7 @@ async fn hops_attempts_and_waits_are_counted_by_how_they_ended() {
     use bytes::Bytes;
     use http::{Request, Response};
     use spark_breaker::{Failover, Hop, LastResort, RetryBudget, RetryLayer};
-    use tower::{Layer, ServiceExt, service_fn};
+    use tower::service_fn;
 
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -322,20 +325,38 @@ fn names_that_are_made_up_leave_a_bounded_number_of_series() {
 
 #[test]
 fn a_breaker_that_is_forgotten_while_it_is_open_is_not_shown_as_open_for_ever() {
+    for (is_forgotten, shown) in [(false, 2.0), (true, 0.0)] {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            let clock = TestClock::new();
+            let rules = Config::standard().jitter(0.0).consecutive(1);
+            let registry = Registry::new(1, rules, clock.clock()).unwrap();
+            let old = registry.get_or_create("old").unwrap();
+            old.try_acquire().unwrap().failure(FailKind::Transport);
+            drop(old);
+            if is_forgotten {
+                clock.advance(Duration::from_secs(500));
+                let new = registry.get_or_create("new").unwrap();
+                assert_eq!(&**new.name(), "new");
+            }
+        });
+        let states = values(&snapshotter, "spark_breaker_state");
+        assert_eq!(states, [(vec![label("breaker", "old")], shown)]);
+    }
+}
+
+#[test]
+fn a_request_without_a_key_is_counted_as_miswired() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
     metrics::with_local_recorder(&recorder, || {
-        let clock = TestClock::new();
-        let rules = Config::standard().jitter(0.0).consecutive(1);
-        let registry = Registry::new(1, rules, clock.clock()).unwrap();
-        let old = registry.get_or_create("old").unwrap();
-        old.try_acquire().unwrap().failure(FailKind::Transport);
-        let states = values(&snapshotter, "spark_breaker_state");
-        assert_eq!(states, [(vec![label("breaker", "old")], 2.0)]);
-        drop(old);
-        clock.advance(Duration::from_secs(500));
-        assert_eq!(&**registry.get_or_create("new").unwrap().name(), "new");
-        let states = values(&snapshotter, "spark_breaker_state");
-        assert_eq!(states, [(vec![label("breaker", "old")], 0.0)]);
+        let registry = Registry::new(1, Config::llm(), TestClock::new().clock()).unwrap();
+        let service = BreakerLayer::keyed(registry, |_| None).layer(Probe::new());
+        let response = service.oneshot(http::Request::new(()));
+        assert_eq!(runtime.unwrap().block_on(response).unwrap().status(), 200);
     });
+    let miswired = values(&snapshotter, "spark_miswired_total");
+    assert_eq!(miswired, [(vec![label("layer", "breaker")], 1.0)]);
 }

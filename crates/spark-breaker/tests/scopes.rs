@@ -367,5 +367,12 @@ fn health_names_those_that_are_not_well() {
     clock.advance(secs(6));
     let probe = breakers.try_acquire().unwrap();
     assert_eq!(registry.health().worst, State::HalfOpen);
-    drop(probe);
+    probe.success();
+    of(&breakers, Scope::Model).set_mode(Mode::ForcedClosed);
+    let health = registry.health();
+    let lines: Vec<_> = health.unwell.iter().map(ToString::to_string).collect();
+    assert!(
+        lines.contains(&"openai/gpt-x is closed: an operator said so".to_owned()),
+        "{lines:?}"
+    );
 }
