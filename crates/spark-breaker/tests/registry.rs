@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use spark_breaker::{Config, FailKind, Mode, OVERFLOW, Permit, Registry, State};
+use spark_breaker::{Config, FailKind, IgnoreKind, Mode, OVERFLOW, Permit, Registry, State};
 use spark_core::Clock;
 use spark_core::testing::TestClock;
 
@@ -15,7 +15,7 @@ fn invented_names_cannot_push_out_a_breaker_that_remembers_trouble() {
         real.try_acquire().unwrap().failure(FailKind::Transport);
         for junk in 0..100 {
             let junk = registry.get_or_create(&format!("junk-{junk}")).unwrap();
-            junk.try_acquire().unwrap().ignore();
+            junk.try_acquire().unwrap().ignore(IgnoreKind::Client);
         }
     }
     assert_eq!(registry.get("real").unwrap().snapshot().failures, 3);
