@@ -110,48 +110,53 @@ fn all_must_admit_and_the_one_that_refuses_says_so() {
     }
 }
 
-/// The credential refuses in a way that only asking it shows: its first probe is kept for background
-/// calls.
-fn kept_for_background(config: &Config) -> (Breakers, TestClock) {
+/// The breaker of this name refuses in a way that only asking it shows: its first probe is kept for
+/// background calls.
+fn kept_for_background(config: &Config, name: &str) -> (Breakers, TestClock) {
     let (registry, clock) = registry(config.clone());
     let keeps = config.clone().background_grace(secs(3_600)).jitter(0.0);
-    let name = "openai#key-1";
-    let credential = registry.get_or_create_with(name, &keeps).unwrap();
-    credential.throttle(secs(5));
+    let keeps = registry.get_or_create_with(name, &keeps).unwrap();
+    keeps.throttle(secs(5));
     clock.advance(secs(6));
     (registry.breakers(&key()).unwrap(), clock)
 }
 
 #[test]
 fn what_was_taken_before_a_refusal_is_given_back_with_the_places_of_probes() {
-    for in_flight_slow in [None, Some(9)] {
-        let rules = Config::llm().probes(1).in_flight_slow(in_flight_slow);
-        let (breakers, clock) = kept_for_background(&rules);
-        for scope in [Scope::Provider, Scope::Model] {
-            of(&breakers, scope).throttle(secs(5));
+    const HALF: State = State::HalfOpen;
+    for (keeper, states) in [
+        ("openai/gpt-x", [HALF, State::Open, State::Open]),
+        ("openai#key-1", [HALF, HALF, State::Open]),
+    ] {
+        for in_flight_slow in [None, Some(9)] {
+            let rules = Config::llm().probes(1).in_flight_slow(in_flight_slow);
+            let (breakers, clock) = kept_for_background(&rules, keeper);
+            for scope in SCOPES {
+                of(&breakers, scope).throttle(secs(5));
+            }
+            clock.advance(secs(6));
+            for _ in 0..100 {
+                let rejected = breakers.try_acquire().unwrap_err();
+                assert_eq!(&*rejected.name, keeper);
+            }
+            let found = SCOPES.map(|scope| of(&breakers, scope).snapshot().state);
+            assert_eq!(found, states, "those after it are not asked");
+            assert_eq!(in_flight(&breakers), [0; 3]);
+            assert_eq!(totals(&breakers), [Totals::default(); 3]);
+            let probe = breakers.try_acquire_background().unwrap();
+            assert!(probe.is_probe());
+            assert!(breakers.try_acquire().is_err(), "the places are taken");
+            probe.success();
+            let found = SCOPES.map(|scope| of(&breakers, scope).snapshot().state);
+            assert_eq!(found, [State::Closed; 3]);
         }
-        clock.advance(secs(6));
-        for _ in 0..100 {
-            let rejected = breakers.try_acquire().unwrap_err();
-            assert_eq!(&*rejected.name, "openai#key-1");
-        }
-        let states = SCOPES.map(|scope| of(&breakers, scope).snapshot().state);
-        assert_eq!(states, [State::HalfOpen, State::HalfOpen, State::Open]);
-        assert_eq!(in_flight(&breakers), [0; 3]);
-        assert_eq!(totals(&breakers), [Totals::default(); 3]);
-        let probe = breakers.try_acquire_background().unwrap();
-        assert!(probe.is_probe());
-        assert!(breakers.try_acquire().is_err(), "the places are taken");
-        probe.success();
-        let states = SCOPES.map(|scope| of(&breakers, scope).snapshot().state);
-        assert_eq!(states, [State::Closed; 3]);
     }
 }
 
 #[test]
 fn calls_that_are_taken_back_do_not_wait() {
     let rules = Config::llm().in_flight_slow(3).slow_threshold(secs(5));
-    let (breakers, clock) = kept_for_background(&rules);
+    let (breakers, clock) = kept_for_background(&rules, "openai#key-1");
     for _ in 0..100 {
         breakers.try_acquire().unwrap_err();
     }
@@ -186,7 +191,7 @@ fn calls_that_will_not_be_made_do_not_begin_to_probe_or_take_the_places_of_probe
 
 #[test]
 fn a_breaker_that_is_switched_off_gives_back_nothing() {
-    let (breakers, _clock) = kept_for_background(&Config::llm());
+    let (breakers, _clock) = kept_for_background(&Config::llm(), "openai#key-1");
     let provider = of(&breakers, Scope::Provider);
     let under_way = provider.try_acquire().unwrap();
     provider.set_mode(Mode::Disabled);
