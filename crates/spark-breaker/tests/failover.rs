@@ -659,3 +659,51 @@ async fn what_it_answers_itself_is_in_the_shape_of_the_request() {
     let response = failover.oneshot(request).await.unwrap();
     assert!(text(response).await.starts_with(r#"{"error""#));
 }
+
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_what_was_answered_is_given_back_and_nobody_else_is_asked() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    // A head that comes with the deadline, and a body that is being read when it passes.
+    for (head, body) in [(secs(5), Duration::ZERO), (secs(4), secs(60))] {
+        let hop = |name: &'static str| {
+            let asked = Arc::clone(&asked);
+            let client = service_fn(move |_: Request<Bytes>| {
+                asked.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    tokio::time::sleep(head).await;
+                    let mut response = Response::new(common::paced(vec![(body, Ok("busy"))]));
+                    *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                    Ok::<_, std::io::Error>(response)
+                }
+            });
+            Hop::new(name, client)
+        };
+        let deadline = secs(5).min(head + millis(100));
+        let failover = Failover::new(vec![hop("a"), hop("b")]).deadline(deadline);
+        let start = now();
+        let response = failover.oneshot(ask()).await.unwrap();
+        assert_eq!(now() - start, deadline);
+        assert_eq!(response.status(), 503);
+        assert_eq!(answered(&response), (String::from("a"), 1));
+        assert_eq!(asked.swap(0, Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_comes_with_the_deadline_is_the_end() {
+    let log = Log::default();
+    let hop = |name: &'static str| {
+        let log = log.clone();
+        let client = service_fn(move |_: Request<Bytes>| {
+            log.write(name.into());
+            async {
+                tokio::time::sleep(secs(5)).await;
+                broken()
+            }
+        });
+        Hop::new(name, client)
+    };
+    let failover = Failover::new(vec![hop("a"), hop("b")]).deadline(secs(5));
+    failover.oneshot(ask()).await.unwrap_err();
+    assert_eq!(log.taken(), ["a"]);
+}
