@@ -140,6 +140,11 @@ impl Permit {
         self.0.call.probe
     }
 
+    #[cfg(all(test, spark_loom))]
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.call.generation
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.machine.clock
     }
