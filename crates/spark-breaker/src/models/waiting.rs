@@ -126,14 +126,15 @@ fn a_call_begins_while_nobody_is_asked_about_any_more() {
     });
 }
 
-/// By the new length and the old origin, its tick would be thousands ahead.
+/// By the new length and the old origin, its tick would be thousands ahead of that of the next call,
+/// and in the same place.
 #[test]
 fn a_call_begins_while_the_threshold_changes() {
     bounded(3, 400, || {
         let waiting = Waiting::new();
         waiting.set(Some(1), 4096 * SECOND, 0);
         let waiting = Arc::new(waiting);
-        let now = nanos(4100);
+        let now = nanos(4098);
         let (one, other) = (Arc::clone(&waiting), Arc::clone(&waiting));
         let (began, ()) = race(
             move || other.begin(now),
