@@ -157,8 +157,9 @@ impl Config {
     }
 
     /// Opens when so many calls are under way that have run for longer than the slow threshold without
-    /// a first byte, also when nothing ever ends; `None` (the default) turns it off. It is looked at
-    /// when a call asks to be let through, so it may come a sixth of the threshold late. Of
+    /// a first byte, also when nothing ever ends; `None` (the default) turns it off. A million is the
+    /// most. It is looked at when a call asks to be let through, once in a twelfth of the threshold or
+    /// in a millisecond, whichever is longer, and comes up to three of those late. Of
     /// [`Breaker::call`](crate::Breaker::call) and [`run`](crate::Breaker::run) the end is the first
     /// byte.
     pub fn in_flight_slow(mut self, calls: impl Into<Option<u32>>) -> Self {

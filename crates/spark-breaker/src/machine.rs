@@ -108,11 +108,12 @@ impl Machine {
         let now = clock.now();
         let waiting = Waiting::new();
         waiting.set(config.in_flight_slow, config.slow_threshold, now.as_nanos());
+        let word = Word::new(Mode::Auto, Stand::Closed, 0).watching(waiting.is_watched());
         Ok(Self {
             name: name.into(),
             metrics: Metrics::default(),
             listener,
-            word: AtomicWord::new(Word::new(Mode::Auto, Stand::Closed, 0)),
+            word: AtomicWord::new(word),
             open_until: sync::AtomicU64::new(0),
             probes_until: sync::AtomicU64::new(0),
             ramp_from: sync::AtomicU64::new(0),

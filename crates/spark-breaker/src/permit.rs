@@ -170,6 +170,11 @@ impl Permit {
         self.0.take_back();
     }
 
+    #[cfg(all(test, spark_loom))]
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.call.generation
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.machine.clock
     }

@@ -69,7 +69,8 @@ pub struct Trip {
     pub ago: Duration,
 }
 
-/// How calls ended since the breaker was made or reset.
+/// How calls ended since the breaker was made or reset. Counted while others go on: each number is
+/// of a moment of its own, none is ever too high, and none goes down but by a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Totals {

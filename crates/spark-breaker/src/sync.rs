@@ -5,12 +5,12 @@
 #[cfg(spark_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicU8, AtomicU32, AtomicU64},
+    atomic::{AtomicU8, AtomicU32, AtomicU64, fence},
 };
 #[cfg(not(spark_loom))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicU8, AtomicU32, AtomicU64},
+    atomic::{AtomicU8, AtomicU32, AtomicU64, fence},
 };
 
 use std::ops::Deref;

@@ -1,18 +1,25 @@
 //! What was counted since the breaker was made. Nothing is decided by it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 
-use crate::Totals;
 use crate::machine::Counted;
+use crate::{Totals, sync};
 
 /// Calls that are under way are those that have started and not ended: two counters that only go
 /// up, instead of one that goes up and down.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     started: AtomicU64,
-    /// Without those that the window by count has numbered, and less its other outcomes; so that a
-    /// success in such a window writes one counter and not two.
+    /// Without those that the window by count has numbered, so that a success in such a window writes
+    /// one counter and not two.
     successes: AtomicU64,
+    /// Of those that it has numbered or is about to, the ones that were not successes: since all
+    /// began anew, and before.
+    others: Others,
+    others_before: AtomicU64,
     failures: AtomicU64,
     throttled: AtomicU64,
     ignored: AtomicU64,
@@ -44,10 +51,18 @@ impl Tally {
         .fetch_add(1, Relaxed);
     }
 
-    /// Something else than a success was numbered by the window: called before it is counted, so
-    /// that a call is never counted twice.
-    pub(crate) fn is_no_success(&self) {
-        self.successes.fetch_sub(1, Relaxed);
+    /// Something else than a success is about to be numbered by the window: called before it is, so
+    /// that nobody ever sees it as a success. `false` when it belongs to what was there before all
+    /// began anew, and will not be numbered.
+    pub(crate) fn announce(&self, generation: u64) -> bool {
+        self.others.change(generation, 1)
+    }
+
+    /// It was announced, and not numbered.
+    pub(crate) fn retract(&self, generation: u64) {
+        if !self.others.change(generation, -1) {
+            self.others_before.fetch_sub(1, Relaxed);
+        }
     }
 
     /// The window has forgotten that it numbered so many.
@@ -55,10 +70,24 @@ impl Tally {
         self.successes.fetch_add(numbered, Relaxed);
     }
 
-    /// With what the window has numbered.
+    /// All begins anew with this generation, of which no call has started yet, and the window has
+    /// handed over all that it had numbered. Returns what the totals are to be counted from: there
+    /// the others, as they were numbered, stay among the successes.
+    pub(crate) fn begin_anew(&self, generation: u64) -> Totals {
+        let others = self.others.begin_anew(generation);
+        self.others_before.fetch_add(others, Relaxed);
+        self.totals_but(0, 0)
+    }
+
+    /// With what the window has numbered, which was read before.
     pub(crate) fn totals(&self, numbered: u64) -> Totals {
+        self.totals_but(self.others.count(), numbered)
+    }
+
+    fn totals_but(&self, others: u64, numbered: u64) -> Totals {
+        let successes = self.successes.load(Relaxed).wrapping_add(numbered);
         Totals {
-            successes: self.successes.load(Relaxed).wrapping_add(numbered),
+            successes: successes.saturating_sub(others),
             failures: self.failures.load(Relaxed),
             throttled: self.throttled.load(Relaxed),
             ignored: self.ignored.load(Relaxed),
@@ -76,8 +105,44 @@ impl Tally {
             .wrapping_add(ended.ignored)
             .wrapping_add(ended.cancelled)
             .wrapping_add(ended.late);
-        // Read after the others: whatever has ended by then has started.
+        let ended = ended.wrapping_sub(self.others_before.load(Relaxed));
+        // Read last: whatever has ended by then has started.
         let started = self.started.load(Relaxed);
         u32::try_from(started.saturating_sub(ended)).unwrap_or(u32::MAX)
+    }
+}
+
+/// A generation and a count: `generation 16 · count 48`. It counts for that generation and for later
+/// ones, so that what begins anew is not changed by what was on its way.
+#[derive(Debug, Default)]
+struct Others(sync::AtomicU64);
+
+const COUNT_BITS: u32 = 48;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+impl Others {
+    fn count(&self) -> u64 {
+        self.0.load(Acquire) & COUNT_MASK
+    }
+
+    /// Whether that generation still counts.
+    fn change(&self, generation: u64, by: i64) -> bool {
+        let mut found = self.0.load(Acquire);
+        loop {
+            let since = (generation as u16).wrapping_sub((found >> COUNT_BITS) as u16);
+            if since > u16::MAX / 2 {
+                return false;
+            }
+            let count = found.wrapping_add_signed(by) & COUNT_MASK;
+            let next = (found & !COUNT_MASK) | count;
+            match self.0.compare_exchange_weak(found, next, AcqRel, Acquire) {
+                Ok(_) => return true,
+                Err(other) => found = other,
+            }
+        }
+    }
+
+    fn begin_anew(&self, generation: u64) -> u64 {
+        self.0.swap(generation << COUNT_BITS, AcqRel) & COUNT_MASK
     }
 }

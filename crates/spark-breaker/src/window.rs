@@ -141,6 +141,13 @@ impl Windows {
         self.count.renew()
     }
 
+    /// Makes what may take a while to make, so that it is there when the lock is held.
+    pub(crate) fn prepare(&self, window: Window) {
+        if let Window::Count(calls) = window {
+            self.count.prepare(calls);
+        }
+    }
+
     /// Another window, which starts empty, in the same generation.
     pub(crate) fn resize(&self, window: Window, now: u64, generation: u64) -> u64 {
         match window {

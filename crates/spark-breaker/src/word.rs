@@ -19,6 +19,8 @@ const OUT_AT: u32 = STAND_AT + STAND_BITS;
 const GOOD_AT: u32 = OUT_AT + PROBE_BITS;
 const GENERATION_AT: u32 = GOOD_AT + PROBE_BITS;
 
+const MODE_MASK: u64 = (1 << MODE_BITS) - 1;
+const AUTO_WATCHING: u64 = 5;
 const PROBE_MASK: u64 = (1 << PROBE_BITS) - 1;
 const ONE_OUT: u64 = 1 << OUT_AT;
 const ONE_GOOD: u64 = 1 << GOOD_AT;
@@ -63,14 +65,24 @@ impl Word {
         Self(((generation & GENERATION_MASK) << GENERATION_AT) | (stand << STAND_AT) | mode)
     }
 
-    /// Closed, all calls pass, and the breaker decides by itself.
+    /// The same, where calls that wait are counted or not: told here, so that a call looks at one word
+    /// to know that it has nothing else to look at.
+    pub(crate) fn watching(self, watching: bool) -> Self {
+        if self.mode() != Mode::Auto {
+            return self;
+        }
+        let mode = if watching { AUTO_WATCHING } else { 0 };
+        Self((self.0 & !MODE_MASK) | mode)
+    }
+
+    /// Closed, all calls pass, the breaker decides by itself, and nobody counts calls that wait.
     pub(crate) fn is_plain(self) -> bool {
         self.0 & (ONE_OUT - 1) == 0
     }
 
     pub(crate) fn mode(self) -> Mode {
-        match self.0 & ((1 << MODE_BITS) - 1) {
-            0 => Mode::Auto,
+        match self.0 & MODE_MASK {
+            0 | AUTO_WATCHING => Mode::Auto,
             1 => Mode::ForcedOpen,
             2 => Mode::ForcedClosed,
             3 => Mode::MetricsOnly,
@@ -247,6 +259,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn it_is_not_plain_while_calls_that_wait_are_counted() {
+        let modes = [Mode::Auto, Mode::MetricsOnly, Mode::Disabled];
+        for mode in modes {
+            let word = Word::new(mode, Stand::Closed, 7).lend();
+            let watching = word.watching(true);
+            assert_eq!((watching.mode(), watching.is_plain()), (mode, false));
+            assert_eq!(watching.watching(true), watching);
+            assert_eq!(watching.watching(false), word);
+            assert_eq!(watching != word, mode == Mode::Auto);
+        }
+        assert!(Word::new(Mode::Auto, Stand::Closed, 7).is_plain());
     }
 
     #[test]

@@ -115,6 +115,57 @@ fn calls_that_hang_open_it_within_a_sixth_of_the_threshold() {
     assert!(breaker.try_acquire().is_err());
 }
 
+/// Ticks of the shortest thresholds are milliseconds: 2³¹ of them are 25 days.
+#[test]
+fn calls_that_hang_open_it_however_long_nothing_has_happened() {
+    let month = secs(30 * 24 * 3_600);
+    for (threshold, idle) in [(12, month), (12, 200 * month), (100, 8 * month)] {
+        let threshold = Duration::from_millis(threshold);
+        let rules = config().slow_threshold(threshold).in_flight_slow(10);
+        let (breaker, clock) = breaker(rules);
+        let leaked = acquire(&breaker, 5);
+        clock.advance(idle);
+        succeed(&breaker, 1);
+        let hung = acquire(&breaker, 4);
+        for _ in 0..20 {
+            clock.advance(threshold / 4);
+            succeed(&breaker, 1);
+        }
+        assert_eq!(breaker.snapshot().in_flight_slow, 9, "{threshold:?}");
+        drop(leaked);
+        assert_eq!(breaker.snapshot().in_flight_slow, 4, "{threshold:?}");
+        let more = acquire(&breaker, 6);
+        clock.advance(2 * threshold);
+        assert!(breaker.try_acquire().is_err(), "{threshold:?}");
+        drop((hung, more));
+    }
+}
+
+/// Whoever changes how many are too many has those in mind that hang now.
+#[test]
+fn another_limit_does_not_forget_the_calls_that_hang() {
+    let rules = || config().slow_threshold(secs(1));
+    let (breaker, clock) = breaker(rules().in_flight_slow(300));
+    let hung = acquire(&breaker, 200);
+    clock.advance(secs(10));
+    breaker.reconfigure(rules().in_flight_slow(250)).unwrap();
+    succeed(&breaker, 1);
+    assert_eq!(breaker.snapshot().in_flight_slow, 200);
+    breaker.reconfigure(rules().in_flight_slow(100)).unwrap();
+    assert!(breaker.try_acquire().is_err());
+
+    // Off and on, or another threshold: they are not asked about any more.
+    breaker.reset();
+    let more = acquire(&breaker, 50);
+    breaker.reconfigure(rules()).unwrap();
+    breaker.reconfigure(rules().in_flight_slow(10)).unwrap();
+    clock.advance(secs(10));
+    succeed(&breaker, 1);
+    assert_eq!(breaker.snapshot().in_flight_slow, 0);
+    drop((hung, more));
+    assert_eq!(breaker.snapshot().in_flight_slow, 0);
+}
+
 #[test]
 fn a_closed_breaker_lets_in_a_growing_share() {
     let (breaker, clock) = recovered(config().ramp(secs(10)));
@@ -216,6 +267,39 @@ fn watching_says_what_it_would_do_and_refuses_nothing() {
     breaker.set_mode(Mode::Auto);
     fail(&breaker, 1);
     assert_eq!(state(&breaker), State::Open, "what it has seen counts");
+}
+
+/// Told with a time, it opens for that time at once: so would it have.
+#[test]
+fn watching_says_that_it_would_open_when_it_is_throttled() {
+    let (breaker, clock) = breaker(config());
+    let would = |breaker: &Breaker| breaker.snapshot().would_trip.map(|it| (it.reason, it.ago));
+    let throttled = |seconds| Reason::Throttled {
+        retry_after: secs(seconds),
+    };
+    breaker.set_mode(Mode::MetricsOnly);
+    breaker.try_acquire().unwrap().throttled(None);
+    assert_eq!(would(&breaker), None);
+    breaker.try_acquire().unwrap().throttled(Some(secs(7)));
+    assert_eq!(would(&breaker), Some((throttled(7), secs(0))));
+    // Once for the time that it would have been open, which a later word lengthens.
+    clock.advance(secs(6));
+    breaker.throttle(secs(60));
+    clock.advance(secs(59));
+    breaker.throttle(secs(1));
+    assert_eq!(would(&breaker), Some((throttled(7), secs(65))));
+    clock.advance(secs(1));
+    breaker.throttle(secs(5));
+    assert_eq!(would(&breaker), Some((throttled(5), secs(0))));
+    assert_eq!(state(&breaker), State::Closed);
+
+    for mode in [Mode::ForcedClosed, Mode::Disabled] {
+        breaker.reset();
+        breaker.set_mode(mode);
+        breaker.throttle(secs(5));
+        breaker.try_acquire().unwrap().throttled(Some(secs(7)));
+        assert_eq!(would(&breaker), None, "{mode:?}");
+    }
 }
 
 #[test]
@@ -390,6 +474,38 @@ fn threads_lose_no_result() {
         assert_eq!(snapshot.totals.successes, 30_000);
         assert_eq!(snapshot.in_flight, 0);
     }
+}
+
+/// Not even for a moment, and not after a reset in between.
+#[test]
+fn nobody_sees_more_successes_than_there_were() {
+    let rules = config().window(Window::Count(100)).min_calls(100);
+    let (breaker, _clock) = breaker(rules);
+    std::thread::scope(|scope| {
+        let failing = scope.spawn(|| {
+            for _ in 0..100_000 {
+                if let Ok(permit) = breaker.try_acquire() {
+                    permit.failure(FailKind::Other);
+                }
+            }
+        });
+        while !failing.is_finished() {
+            assert_eq!(breaker.snapshot().totals.successes, 0);
+            breaker.reset();
+        }
+    });
+    breaker.reset();
+    succeed(&breaker, 3);
+    fail(&breaker, 4);
+    let held = acquire(&breaker, 2);
+    let snapshot = breaker.snapshot();
+    assert_eq!(
+        (snapshot.totals.successes, snapshot.totals.failures),
+        (3, 4)
+    );
+    assert_eq!(snapshot.in_flight, 2);
+    drop(held);
+    assert_eq!(breaker.snapshot().in_flight, 0);
 }
 
 #[tokio::test]

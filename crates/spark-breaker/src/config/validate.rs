@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::YEAR;
+use crate::waiting::MOST_WAITING;
 use crate::window::MOST_CALLS;
 use crate::word::MOST_PROBES;
 use crate::{Config, ConfigError, Window};
@@ -49,6 +50,8 @@ impl Config {
         }
         if let Some(calls) = self.in_flight_slow {
             count("in_flight_slow", calls)?;
+            let mend = "give at most 1,000,000";
+            at_most("in_flight_slow", calls, MOST_WAITING, mend)?;
         }
         time("open_for", self.open_for, Duration::from_millis(1))?;
         time("max_open_for", self.max_open_for, Duration::from_millis(1))?;
@@ -173,6 +176,7 @@ mod tests {
             (ok().slow_threshold(Duration::ZERO), "slow_threshold"),
             (ok().slow_rate(1.1), "slow_rate"),
             (ok().in_flight_slow(0), "in_flight_slow"),
+            (ok().in_flight_slow(1_000_001), "in_flight_slow"),
             (ok().open_for(Duration::ZERO), "open_for"),
             (ok().max_open_for(Duration::from_secs(1)), "max_open_for"),
             (ok().jitter(-0.1), "jitter"),

@@ -26,7 +26,7 @@ impl Machine {
     #[inline]
     pub(crate) fn admit(&self, background: bool, timed: bool) -> Result<Call, Rejected> {
         let word = self.word.load();
-        if !word.is_plain() || self.waiting.is_watched() {
+        if !word.is_plain() {
             return self.admit_with_care(background);
         }
         let timed = timed || self.live.slow_after().is_some();

@@ -33,6 +33,8 @@ pub(crate) struct Control {
     pub(super) would_be_open_until: Instant,
     /// What had been counted when it was reset.
     pub(crate) counted_before: Totals,
+    /// The most successes that anybody was told of.
+    pub(crate) successes_shown: u64,
     jitter: Jitter,
 }
 
@@ -48,6 +50,7 @@ impl Control {
             would_trip: None,
             would_be_open_until: now,
             counted_before: Totals::default(),
+            successes_shown: 0,
         }
     }
 

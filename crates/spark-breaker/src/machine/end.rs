@@ -141,10 +141,13 @@ impl Machine {
             slow,
         };
         let by_count = self.windows.is_by_count();
-        match self.record(by_count, call, now, mark) {
-            Recorded::Yes => {}
-            Recorded::Numbered => self.tally.is_no_success(),
-            Recorded::Late | Recorded::Full => return Counted::Late,
+        let announced = by_count && self.tally.announce(call.generation);
+        let recorded = self.record(by_count, call, now, mark);
+        if announced && recorded != Recorded::Numbered {
+            self.tally.retract(call.generation);
+        }
+        if matches!(recorded, Recorded::Late | Recorded::Full) {
+            return Counted::Late;
         }
         if mark.failed {
             self.last_failure.store(now, Relaxed);

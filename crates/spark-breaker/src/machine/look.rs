@@ -38,7 +38,9 @@ impl Machine {
     fn refuses_at(&self, word: Word) -> bool {
         match (word.mode(), word.stand()) {
             (Mode::ForcedOpen, _) => true,
-            (Mode::Auto, Stand::Open) => self.now() < self.open_until.load(Acquire),
+            (Mode::Auto, Stand::Open | Stand::Exhausted) => {
+                self.now() < self.open_until.load(Acquire)
+            }
             (Mode::Auto, Stand::HalfOpen) => {
                 !self.live.probes().has_room(word) && self.now() < self.probes_until.load(Acquire)
             }

@@ -56,14 +56,15 @@ impl Machine {
             step.control.last_trip = None;
             step.control.would_trip = None;
             step.machine.forget_failures();
+            step.forgets = true;
             step.close(Mode::Auto, Reason::Operator);
-            step.control.counted_before = step.counted();
         });
     }
 
     /// Takes other rules. What was counted stays, unless the window is another one.
     pub(crate) fn reconfigure(&self, config: Config) -> Result<(), ConfigError> {
         config.validate()?;
+        self.windows.prepare(config.window);
         self.step(|step| {
             let machine = step.machine;
             if config.window != step.control.config.window {
@@ -76,6 +77,8 @@ impl Machine {
             machine
                 .waiting
                 .set(config.in_flight_slow, config.slow_threshold, now);
+            let watching = machine.waiting.is_watched();
+            let _ = machine.word.update(|word| Some(word.watching(watching)));
             machine.live.set(&config);
             step.control.config = config;
             // Fewer probes may be wanted now than have succeeded.
@@ -116,6 +119,13 @@ impl Machine {
                 Default::default()
             };
             let ever = step.counted();
+            // One that failed is taken off before it is numbered: for a moment there is one too few.
+            let successes = &mut step.control.successes_shown;
+            *successes = ever.successes.max(*successes);
+            let shown = Totals {
+                successes: *successes,
+                ..ever
+            };
             let trip = |(reason, at)| Trip {
                 reason,
                 ago: step.now.saturating_duration_since(at),
@@ -138,7 +148,7 @@ impl Machine {
                 exhausted: word.stand() == Stand::Exhausted,
                 last_trip: step.control.last_trip.map(trip),
                 would_trip: step.control.would_trip.map(trip),
-                totals: ever.since(&step.control.counted_before),
+                totals: shown.since(&step.control.counted_before),
             }
         })
     }

@@ -26,6 +26,8 @@ pub(super) struct Step<'a> {
     pub(super) control: &'a mut Control,
     /// Read under the lock, so that steps follow each other as their times do.
     pub(super) now: Instant,
+    /// What was counted is forgotten with the generation that ends.
+    pub(super) forgets: bool,
     told: Told,
 }
 
@@ -51,6 +53,7 @@ impl Machine {
             machine: self,
             control: &mut control,
             now: self.clock.now(),
+            forgets: false,
             told: Told::Nothing,
         };
         let result = take(&mut step);
@@ -122,18 +125,23 @@ impl Step<'_> {
                 let asked = self.control.asked_until;
                 self.open(reason, asked);
             }
-            Mode::MetricsOnly => self.note(reason),
+            Mode::MetricsOnly => {
+                let until = self.now.saturating_add(self.control.config.open_for);
+                self.note(reason, until);
+            }
             Mode::ForcedOpen | Mode::ForcedClosed | Mode::Disabled => {}
         }
     }
 
     /// Says that it would have opened, once for the time that it would have been open.
-    fn note(&mut self, reason: Reason) {
-        if self.control.would_trip.is_none() || self.now >= self.control.would_be_open_until {
-            self.control.would_be_open_until =
-                self.now.saturating_add(self.control.config.open_for);
+    fn note(&mut self, reason: Reason, until: Instant) {
+        let open_until = self.control.would_be_open_until;
+        if self.control.would_trip.is_none() || self.now >= open_until {
+            self.control.would_be_open_until = until;
             self.control.would_trip = Some((reason, self.now));
             self.told = Told::WouldOpen(reason);
+        } else if matches!(reason, Reason::Throttled { .. } | Reason::Exhausted { .. }) {
+            self.control.would_be_open_until = open_until.max(until);
         }
     }
 
@@ -152,7 +160,10 @@ impl Step<'_> {
         match (self.word().mode(), self.word().state()) {
             (Mode::Auto, State::Open) => self.lengthen_open(wait),
             (Mode::Auto, State::Closed | State::HalfOpen) => self.open_throttled(wait),
-            (Mode::MetricsOnly, _) => self.note(Reason::Throttled { retry_after: wait }),
+            (Mode::MetricsOnly, _) => {
+                let until = self.now.saturating_add(wait);
+                self.note(Reason::Throttled { retry_after: wait }, until);
+            }
             (Mode::ForcedOpen | Mode::ForcedClosed | Mode::Disabled, _) => {}
         }
     }
@@ -165,7 +176,11 @@ impl Step<'_> {
             .map(|wait| wait.min(MOST_EXHAUSTED));
         match self.word().mode() {
             Mode::Auto => self.exhaust(retry_after),
-            Mode::MetricsOnly => self.note(Reason::Exhausted { retry_after }),
+            Mode::MetricsOnly => {
+                let until = self.control.exhausted_until(self.now, retry_after);
+                let until = Instant::from_nanos(until);
+                self.note(Reason::Exhausted { retry_after }, until);
+            }
             Mode::ForcedOpen | Mode::ForcedClosed | Mode::Disabled => {}
         }
     }
@@ -304,9 +319,12 @@ impl Step<'_> {
         let generation = old.next_generation();
         let handed_over = machine.windows.turn_over(generation, clear);
         machine.tally.take_over(handed_over);
+        if self.forgets {
+            self.control.counted_before = machine.tally.begin_anew(generation);
+        }
         machine.run.turn_over(generation, clear);
         machine.waiting.clear(self.now.as_nanos());
-        let new = Word::new(mode, stand, generation);
+        let new = Word::new(mode, stand, generation).watching(machine.waiting.is_watched());
         // The only way into this state from here on is by a probe: its own caller.
         let new = if stand == Stand::HalfOpen && reason != Reason::Operator {
             new.lend()

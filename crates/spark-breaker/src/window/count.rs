@@ -16,8 +16,9 @@ use words::*;
 /// The most calls that a window by count may hold.
 pub(crate) const MOST_CALLS: u32 = 1_000_000;
 
-/// Rings of 64, 128, 256 … places, each made when a window of its size is first asked for, so that
-/// a change of size never takes a ring away from somebody who writes in it.
+/// Rings of 64, 128, 256 … places, each made when a window of its size is first asked for and kept, so
+/// that a change of size never takes a ring away from somebody who writes in it: 2 MiB at the very
+/// most.
 const RINGS: usize = 15;
 
 #[derive(Debug)]
@@ -168,12 +169,18 @@ impl CountWindow {
         }
     }
 
-    /// An empty window of another size.
-    pub(crate) fn resize(&self, size: u32) -> u64 {
+    /// Makes the ring that a window of this size needs. Not under the control lock.
+    pub(crate) fn prepare(&self, size: u32) {
         let size = size.clamp(1, MOST_CALLS);
         if let Some(ring) = self.rings.get(ring_of(size)) {
             ring.get_or_init(|| (0..places(size)).map(|_| AtomicU8::new(0)).collect());
         }
+    }
+
+    /// An empty window of another size.
+    pub(crate) fn resize(&self, size: u32) -> u64 {
+        let size = size.clamp(1, MOST_CALLS);
+        self.prepare(size);
         let generation = Turns(self.turns.load(Acquire)).generation();
         self.clear(generation, size)
     }
@@ -185,20 +192,23 @@ impl CountWindow {
         } else {
             before + 1
         };
-        if epoch.is_multiple_of(SWEEP_EVERY) {
-            self.sweep();
-        }
         // First the totals: from here on, what belongs to the old epoch changes nothing.
         self.totals.swap(Totals::new(epoch).0, AcqRel);
+        self.sweep(epoch);
         let old_size = Size(self.size.swap(Size::new(epoch, size).0, AcqRel));
         let old = self.turns.swap(Turns::new(generation, epoch).0, AcqRel);
         Turns(old).numbered(old_size.calls())
     }
 
-    /// Marks may not grow so old that their epoch looks like a newer one.
-    fn sweep(&self) {
-        for place in self.rings.iter().filter_map(OnceLock::get).flatten() {
-            place.swap(0, Relaxed);
+    /// Marks may not grow so old that their epoch looks like a newer one. Each time a part of the
+    /// places, so that nobody waits for a million of them.
+    fn sweep(&self, epoch: u8) {
+        let part = usize::from(epoch % PARTS);
+        for ring in self.rings.iter().filter_map(OnceLock::get) {
+            let places = ring.len().div_ceil(usize::from(PARTS));
+            for place in ring.chunks(places).nth(part).into_iter().flatten() {
+                place.store(0, Relaxed);
+            }
         }
     }
 

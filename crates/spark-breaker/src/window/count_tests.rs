@@ -43,6 +43,27 @@ fn it_is_emptied_any_number_of_times() {
     }
 }
 
+/// Whoever empties it holds a lock that others wait for.
+#[test]
+fn emptying_it_sweeps_a_ninth_of_its_places() {
+    let window = window(1_000);
+    let written = |window: &CountWindow| {
+        let ring = window.rings[ring_of(1_000)].get().unwrap();
+        let places = ring.iter().map(|it| it.load(Relaxed));
+        places.filter(|place| *place != 0).count()
+    };
+    for _ in 0..1_000 {
+        record(&window, false, false);
+    }
+    for swept in 1..=200 {
+        let before = written(&window);
+        window.turn_over(7, true);
+        let part = before - written(&window);
+        assert!(part <= 1_024 / 9 + 1, "{swept}: {part}");
+        assert!(swept < 9 || written(&window) == 0);
+    }
+}
+
 #[test]
 fn it_numbers_on_when_the_turns_are_used_up() {
     let window = window(2);

@@ -2,14 +2,17 @@
 //! by a bucket's length) that it counts for, so that nothing has to be swept. A bucket of an older
 //! epoch is not read, and is begun anew by whoever comes first in its turn.
 
+mod origin;
+
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::time::Duration;
 
 use spark_core::Clock;
 
 use super::{Counts, Mark, Recorded};
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, fence};
+use origin::Origin;
 
 /// Rings of 16 and of 64 buckets, each made when it is first needed.
 const SMALL: usize = if cfg!(spark_loom) { 2 } else { 16 };
@@ -62,7 +65,7 @@ impl TimeWindow {
         let bucket = at.bucket();
         if add(&bucket.calls, at.epoch, false) {
             if mark.failed || mark.slow {
-                bucket.add(at.epoch, mark, false);
+                bucket.leave(at.epoch, mark);
             }
             return Recorded::Yes;
         }
@@ -80,7 +83,7 @@ impl TimeWindow {
         };
         let bucket = at.bucket();
         add(&bucket.calls, at.epoch, true);
-        bucket.add(at.epoch, mark, true);
+        bucket.leave(at.epoch, mark);
         Recorded::Yes
     }
 
@@ -206,11 +209,26 @@ impl Bucket {
         }
     }
 
-    fn add(&self, epoch: u32, mark: Mark, over_newer: bool) {
-        for (marked, word) in [(mark.failed, &self.failures), (mark.slow, &self.slow)] {
-            // Whoever is ahead has counted its call first: if the calls are not ahead too, the clock
-            // has stepped back since then, and the mark is not to be lost.
-            if marked && !add(word, epoch, over_newer) && tag(self.calls.load(Acquire)) == epoch {
+    /// Beside the call, which is counted already.
+    #[cold]
+    fn leave(&self, epoch: u32, mark: Mark) {
+        if mark.failed {
+            self.add_beside(&self.failures, epoch);
+        }
+        if mark.slow {
+            self.add_beside(&self.slow, epoch);
+        }
+        // Of two in different buckets who judge the window next, one sees the other.
+        fence(SeqCst);
+    }
+
+    /// In a turn of the ring, a word is touched after the one of the calls. So as long as that is of
+    /// this epoch, a word that looks newer is from half a turn of the epochs ago, when there were
+    /// failures the last time.
+    fn add_beside(&self, word: &AtomicU64, epoch: u32) {
+        if !add(word, epoch, false) {
+            fence(Acquire);
+            if tag(self.calls.load(Acquire)) == epoch {
                 add(word, epoch, true);
             }
         }
@@ -264,39 +282,6 @@ fn divide(now: u64, bucket: u64, inverse: u64) -> u64 {
     let quotient = ((u128::from(now) * u128::from(inverse)) >> 64) as u64;
     let rest = now.wrapping_sub(quotient.wrapping_mul(bucket));
     quotient + u64::from(rest >= bucket)
-}
-
-/// Whose results are taken, and what is added to an epoch: `busy 1 · generation 31 · shift 32`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Origin(u64);
-
-const GENERATION_MASK: u64 = (1 << 31) - 1;
-const BUSY: u64 = 1 << 63;
-
-impl Origin {
-    fn new(generation: u64, shift: u32) -> Self {
-        Self(((generation & GENERATION_MASK) << 32) | u64::from(shift))
-    }
-
-    fn is_of(self, generation: u64) -> bool {
-        self.generation() == generation & GENERATION_MASK
-    }
-
-    fn generation(self) -> u64 {
-        (self.0 >> 32) & GENERATION_MASK
-    }
-
-    fn shift(self) -> u32 {
-        self.0 as u32
-    }
-
-    fn busy(self) -> Self {
-        Self(self.0 | BUSY)
-    }
-
-    fn is_busy(self) -> bool {
-        self.0 & BUSY != 0
-    }
 }
 
 #[cfg(all(test, not(spark_loom)))]

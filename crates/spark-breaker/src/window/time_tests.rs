@@ -103,6 +103,29 @@ fn whoever_slept_for_a_whole_turn_counts_where_the_time_is_now() {
     assert_eq!(timed.window.counts(now).failures, 2, "nothing is wiped");
 }
 
+/// Epochs are compared by half their turn, which is ten hours for the shortest buckets.
+#[test]
+fn failures_count_after_half_a_turn_of_health() {
+    let bucket = 1_000_000 / 60;
+    let mut timed = window(Duration::from_millis(1), 60);
+    for n in 0..64 {
+        timed.record(n * bucket, true, true);
+    }
+    let mut then = 0;
+    for eighth in 1..=5 {
+        // Every bucket, at its time: the places are the lower bits of the epoch.
+        for n in 0..64 {
+            then = ((eighth << 29) + n) * bucket;
+            timed.record(then, false, false);
+        }
+    }
+    for n in 1..=60 {
+        timed.record(then + n * bucket, true, true);
+    }
+    let counts = timed.window.counts(then + 60 * bucket);
+    assert_eq!((counts.calls, counts.failures, counts.slow), (60, 60, 60));
+}
+
 #[test]
 fn it_is_emptied_and_reshaped_any_number_of_times() {
     let mut timed = window(Duration::from_secs(1), 10);

@@ -20,10 +20,6 @@ const FIRST_WORD: u64 = 0xE220_A839_7B1D_CDAF;
 
 const TICK_NANOS: u64 = SLOW_MS * 1_000_000 / 12;
 
-fn tick(ms: u64) -> u64 {
-    ms * 1_000_000 / TICK_NANOS
-}
-
 /// What differs from case to case.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rules {
@@ -95,6 +91,8 @@ pub(crate) struct Model {
     numbered: u64,
     /// The tick in which somebody has looked at them.
     looked: Option<u64>,
+    /// Since when ticks are counted: none of those that wait has begun before.
+    ticks_since: u64,
 }
 
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -117,6 +115,7 @@ impl Model {
             waiting: Vec::new(),
             numbered: 0,
             looked: None,
+            ticks_since: now,
         }
     }
 
@@ -218,14 +217,19 @@ impl Model {
         let Some(limit) = self.rules.in_flight else {
             return false;
         };
-        let tick = tick(self.now);
+        let tick = self.tick(self.now);
         self.looked.replace(tick) != Some(tick) && self.overdue() >= limit
+    }
+
+    fn tick(&self, ms: u64) -> u64 {
+        (ms - self.ticks_since) * 1_000_000 / TICK_NANOS
     }
 
     /// Those that began so many ticks ago as make up the threshold, and one.
     pub(crate) fn overdue(&self) -> u32 {
         let old = (SLOW_MS * 1_000_000).div_ceil(TICK_NANOS) + 1;
-        let is_old = |(_, started): &&(u64, u64)| tick(self.now) - tick(*started) >= old;
+        let now = self.tick(self.now);
+        let is_old = |(_, started): &&(u64, u64)| now - self.tick(*started) >= old;
         self.waiting.iter().filter(is_old).count() as u32
     }
 
@@ -393,7 +397,8 @@ impl Model {
         if rules.count != self.rules.count {
             self.log.clear();
         }
-        if rules.in_flight != self.rules.in_flight {
+        self.looked = None;
+        if rules.in_flight.is_none() || self.rules.in_flight.is_none() {
             self.forget_those_that_wait();
         }
         self.rules = rules;
@@ -455,6 +460,7 @@ impl Model {
 
     fn forget_those_that_wait(&mut self) {
         self.waiting.clear();
+        self.ticks_since = self.now;
         self.looked = None;
     }
 

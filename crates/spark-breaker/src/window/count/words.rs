@@ -22,7 +22,8 @@ pub(super) const EPOCH_AT: u32 = 2;
 // The epoch goes up each time that the window is emptied, from 1 to 63 and round again.
 pub(super) const FIRST_EPOCH: u8 = 1;
 pub(super) const EPOCHS: u8 = 63;
-pub(super) const SWEEP_EVERY: u8 = 16;
+/// In so many steps all places are swept; a divisor of the epochs.
+pub(super) const PARTS: u8 = 9;
 
 pub(super) fn is_newer(this: u8, than: u8) -> bool {
     let ahead = (u16::from(this) + u16::from(EPOCHS) - u16::from(than)) % u16::from(EPOCHS);
