@@ -105,15 +105,14 @@ impl Registry {
         if capacity == 0 {
             return Err(ConfigError::out_of_range("capacity", &0, "give at least 1"));
         }
-        let shelf = |overflow| {
-            let (config, clock) = (config.clone(), clock.clone());
-            Shelf::new(capacity, overflow, config, clock, listener.clone())
+        let shelf = |overflow, clock, listener| {
+            Shelf::new(capacity, overflow, config.clone(), clock, listener)
         };
         Ok(Self(Arc::new(Shared {
             capacity,
-            providers: shelf(OVERFLOW)?,
-            models: shelf(MODEL_OVERFLOW)?,
-            credentials: shelf(CREDENTIAL_OVERFLOW)?,
+            providers: shelf(OVERFLOW, clock.clone(), listener.clone())?,
+            models: shelf(MODEL_OVERFLOW, clock.clone(), listener.clone())?,
+            credentials: shelf(CREDENTIAL_OVERFLOW, clock, listener)?,
             config,
         })))
     }
