@@ -52,6 +52,8 @@ mod retry_future;
 mod run;
 mod service;
 mod share;
+#[doc = include_str!("docs/simulation.md")]
+pub mod simulation {}
 mod shelf;
 mod snapshot;
 mod sync;

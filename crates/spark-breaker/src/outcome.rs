@@ -39,7 +39,8 @@ pub enum Outcome {
 }
 
 /// What of a callee an outcome says something about, from the narrowest. A breaker alone counts all
-/// of them; where there is a breaker for each, only the one that is meant is blamed.
+/// of them; where there is a breaker for each
+/// ([`Registry::breakers`](crate::Registry::breakers)), only the one that is meant is blamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// The key that the call was made with.
