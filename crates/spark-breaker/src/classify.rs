@@ -1,5 +1,6 @@
 //! What an answer says about the provider that gave it.
 
+use std::any::Any;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,7 +67,9 @@ pub trait ClassifyBody: Send + 'static {
 }
 
 /// The plain rule for bodies: read to its end is a success, broken is a failure, cancelled is
-/// nothing.
+/// nothing. Where a time limit of [`TimeoutLayer`](crate::TimeoutLayer) broke it, the breaker's layer
+/// makes [`FailKind::Body`] the [`FailKind::Timeout`] of that phase, with the same scope; and nothing
+/// a [`FailKind::Panic`] where it was cancelled because the body below panicked.
 ///
 /// # Example
 /// ```
@@ -159,7 +162,7 @@ impl<'a> Head<'a> {
 /// | 1xx, 2xx, 3xx | decided by the body: complete, broken or cancelled |
 /// | refused by our own timeout | failure of the phase that took too long |
 /// | refused by any other layer of ours | ignored |
-/// | an error of the client | failure |
+/// | an error of the client | failure, see also [`ByCause`](crate::ByCause) |
 ///
 /// # Example
 /// ```
@@ -174,7 +177,7 @@ impl<'a> Head<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HttpClassify;
 
-impl<E> Classify<E> for HttpClassify {
+impl<E: 'static> Classify<E> for HttpClassify {
     type Body = ToTheEnd;
 
     fn response(&self, head: &Head<'_>) -> Verdict<ToTheEnd> {
@@ -193,9 +196,18 @@ impl<E> Classify<E> for HttpClassify {
         }
     }
 
-    fn error(&self, _: &E) -> Outcome {
-        Outcome::failure(FailKind::Transport)
+    fn error(&self, error: &E) -> Outcome {
+        no_answer(error)
     }
+}
+
+/// A time limit that an error in a box tells of is one; any other error is one of transport.
+pub(crate) fn no_answer(error: &dyn Any) -> Outcome {
+    let kind = match TimeoutError::behind(error) {
+        Some(error) => FailKind::Timeout(error.phase),
+        None => FailKind::Transport,
+    };
+    Outcome::failure(kind)
 }
 
 /// An answer of our own says nothing about the provider, or the breaker would feed itself; except

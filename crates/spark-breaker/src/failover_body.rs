@@ -5,14 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::Response;
 use http::response::Parts;
-use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use spark_core::completion::{Progress, Said};
+use spark_core::sse::{Splitter, is_event_stream};
 use spark_core::{BoxError, ResponseBody};
-
-use crate::first_event::{Begun, FirstEvent};
 
 /// The response body of a [`Failover`](crate::Failover).
 pub type FailoverBody<B> = ResponseBody<PeekedBody<B>>;
@@ -93,7 +92,7 @@ pub(crate) struct Peek<B> {
     parts: Option<Parts>,
     frames: VecDeque<Frame<Bytes>>,
     held: usize,
-    events: Option<FirstEvent>,
+    events: Option<Events>,
     body: Option<Pin<Box<B>>>,
 }
 
@@ -101,7 +100,7 @@ impl<B: Body<Data = Bytes>> Peek<B> {
     pub(crate) fn new(response: Response<B>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
-            events: is_event_stream(&parts.headers).then(FirstEvent::default),
+            events: is_event_stream(&parts.headers).then(Events::new),
             parts: Some(parts),
             frames: VecDeque::new(),
             held: 0,
@@ -126,18 +125,21 @@ impl<B: Body<Data = Bytes>> Peek<B> {
             let begun = match ready!(body.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => self.hold(frame),
                 Some(Err(error)) => return Poll::Ready(Err(error.into())),
-                // A stream of events that says nothing; any other body may be empty.
-                None if self.events.is_some() => {
-                    return Poll::Ready(Err("the stream ended before its first event".into()));
-                }
-                None => Some(Begun::Event),
+                None => match &mut self.events {
+                    Some(events) => events.end(),
+                    // Any other body may be empty.
+                    None => Begun::Answer,
+                },
             };
             match begun {
-                None => {}
-                Some(Begun::Error) => {
+                Begun::NotYet => {}
+                Begun::Ended => {
+                    return Poll::Ready(Err("the stream ended before its first event".into()));
+                }
+                Begun::Error => {
                     return Poll::Ready(Err("the stream began with an error".into()));
                 }
-                Some(Begun::Event) => {
+                Begun::Answer => {
                     let kind = Kind::Peeked {
                         frames: std::mem::take(&mut self.frames),
                         body: self.body.take().expect("polled after its end"),
@@ -150,26 +152,80 @@ impl<B: Body<Data = Bytes>> Peek<B> {
         }
     }
 
-    fn hold(&mut self, frame: Frame<Bytes>) -> Option<Begun> {
+    fn hold(&mut self, frame: Frame<Bytes>) -> Begun {
         let length = frame.data_ref().map_or(0, Bytes::len);
         self.held = self.held.saturating_add(length);
         let is_long = self.held > MOST || self.frames.len() > MOST / 64;
         let begun = match (frame.data_ref(), &mut self.events) {
-            (Some(data), Some(events)) => events.feed(data),
-            (Some(data), None) => (!data.is_empty()).then_some(Begun::Event),
+            (Some(data), Some(events)) => events.read(data),
+            (Some(data), None) if data.is_empty() => Begun::NotYet,
             // Trailers end it.
-            (None, Some(_)) => None,
-            (None, None) => Some(Begun::Event),
+            (None, Some(_)) => Begun::NotYet,
+            (_, None) => Begun::Answer,
         };
         self.frames.push_back(frame);
-        begun.or(is_long.then_some(Begun::Event))
+        match begun {
+            Begun::NotYet if is_long => Begun::Answer,
+            begun => begun,
+        }
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE);
-    let essence = content_type.and_then(|value| value.as_bytes().split(|b| *b == b';').next());
-    essence.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+/// What an answer has begun with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    NotYet,
+    Answer,
+    /// An error in the place of an answer.
+    Error,
+    /// Nothing came.
+    Ended,
+}
+
+impl Begun {
+    fn with(said: &Said) -> Self {
+        match said {
+            Said::Nothing => Self::NotYet,
+            Said::Piece | Said::Last => Self::Answer,
+            Said::Error(_) => Self::Error,
+        }
+    }
+}
+
+/// The events of a stream that has not begun.
+struct Events {
+    splitter: Splitter,
+    progress: Progress,
+}
+
+impl Events {
+    fn new() -> Self {
+        Self {
+            splitter: Splitter::new(MOST),
+            progress: Progress::new(),
+        }
+    }
+
+    fn read(&mut self, data: &[u8]) -> Begun {
+        let mut rest = data;
+        while let Some(event) = self.splitter.next(&mut rest) {
+            let begun = Begun::with(&self.progress.event(&event));
+            if begun != Begun::NotYet {
+                return begun;
+            }
+        }
+        Begun::NotYet
+    }
+
+    /// Some providers leave out the very last blank line.
+    fn end(&mut self) -> Begun {
+        let tail = self.splitter.finish();
+        let said = tail.map_or(Said::Nothing, |tail| self.progress.tail(&tail));
+        match Begun::with(&said) {
+            Begun::NotYet => Begun::Ended,
+            begun => begun,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +233,7 @@ mod tests {
     use std::future::poll_fn;
 
     use http::HeaderValue;
+    use http::header::CONTENT_TYPE;
     use http_body_util::BodyExt;
     use spark_core::testing::TestBody;
 
