@@ -279,10 +279,77 @@ mod tests {
             (true, TestBody::frames([": ping\n\n"]).with_error()),
             (true, TestBody::frames([": ping\n\n"])),
             (true, TestBody::frames([": ping\n\n"]).with_trailers()),
-            (true, TestBody::frames(["event: error\ndata: {}\n\n"])),
+            (true, TestBody::frames(["data: half of it"]).with_error()),
+            (true, TestBody::frames(["data: {\"half\": "])),
         ] {
             assert!(peeked(events, body).await.is_err());
         }
+    }
+
+    /// What a stream begins with, cut anywhere: an answer, or why it is none.
+    async fn begun_with(text: &'static str) -> Result<(), String> {
+        let mut found = None;
+        for at in 0..=text.len() {
+            let mut two = Bytes::from_static(text.as_bytes());
+            let one = two.split_to(at);
+            let body = peeked(true, TestBody::bytes(one).with_data(two)).await;
+            let this = body.map(drop).map_err(|error| error.to_string());
+            assert_eq!(*found.get_or_insert(this.clone()), this, "{text:?} at {at}");
+        }
+        found.unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_an_event_that_says_something_and_is_no_error_is_an_answer() {
+        for answer in [
+            "data: {\"choices\":[]}\n\n",
+            "event: ping\r\ndata: {}\r\n\r\ndata: x\r\n\r\n",
+            "event: message_start\ndata: {}\n\n",
+            "\u{feff}data:x\r\r",
+            "data: {\"error\":null,\"choices\":[]}\n\n",
+            "data: {\"errors\":1}\n\n",
+            "data: [DONE]\n\n",
+            "data: [DONE]",
+        ] {
+            assert_eq!(begun_with(answer).await, Ok(()));
+        }
+        for nothing in [
+            "",
+            ": ping\n\n: ping\n\n",
+            "\n\r\n\r\r\n",
+            "event: ping\ndata: {\"type\": \"ping\"}\n\n",
+            "data: {\"type\": \"ping\"}\n\n",
+            "retry: 3000\nid: 1\n\n",
+            "event: message_start\n\n",
+            "data\n\n",
+        ] {
+            assert_eq!(
+                begun_with(nothing).await.unwrap_err(),
+                "the stream ended before its first event",
+                "{nothing:?}"
+            );
+        }
+        for error in [
+            "event: error\ndata: {}\n\n",
+            ": a\n\nevent: ping\ndata: {}\n\ndata: {\"error\":{\"message\":\"m\"}}\n\n",
+            "data: { \"error\" : \"overloaded\" }\n\n",
+            "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n",
+            "data: {\"id\":\"x\",\"error\":{\"code\":502},\"choices\":[]}\n\n",
+        ] {
+            assert_eq!(
+                begun_with(error).await.unwrap_err(),
+                "the stream began with an error",
+                "{error:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_longer_than_what_is_held_is_an_answer_before_its_end() {
+        let body = TestBody::frames(["data: "]).with_data(vec![b'x'; MOST]);
+        let body = peeked(true, body.with_pause().with_error()).await.unwrap();
+        let held = body.size_hint().lower();
+        assert_eq!(held, MOST as u64 + 6);
     }
 
     #[tokio::test]
