@@ -67,9 +67,13 @@ pub trait ClassifyBody: Send + 'static {
 }
 
 /// The plain rule for bodies: read to its end is a success, broken is a failure, cancelled is
-/// nothing. Where a time limit of [`TimeoutLayer`](crate::TimeoutLayer) broke it, the breaker's layer
-/// makes [`FailKind::Body`] the [`FailKind::Timeout`] of that phase, with the same scope; and nothing
-/// a [`FailKind::Panic`] where it was cancelled because the body below panicked.
+/// nothing.
+///
+/// The breaker's layer knows more of two of them, whichever classifier reads the body. A
+/// [`FailKind::Body`] because of a [`TimeoutError`] in a [`BoxError`](spark_core::BoxError), as the
+/// bodies of [`TimeoutLayer`](crate::TimeoutLayer) have, becomes a [`FailKind::Timeout`] with the
+/// same scope: a model that falls silent in its answer is not the whole provider. And what would be
+/// nothing, because the body below panicked, is a [`FailKind::Panic`].
 ///
 /// # Example
 /// ```

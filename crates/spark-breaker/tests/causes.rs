@@ -205,9 +205,7 @@ async fn connect<E>(as_error: impl Fn(BoxError) -> E, classify: impl Classify<E>
     let connector = ConnectTimeout::new(never, secs(5));
     let as_error = &as_error;
     let client = service_fn(move |_: Request<()>| {
-        let connecting = connector
-            .clone()
-            .oneshot(Uri::from_static("http://localhost"));
+        let connecting = connector.oneshot(Uri::from_static("http://localhost"));
         async move {
             connecting.await.map_err(as_error)?;
             Ok(Response::new(Empty::<Bytes>::new()))
