@@ -1,10 +1,12 @@
 //! A response body that holds a permit to its end.
 
+use std::any::Any;
+
 use bytes::Bytes;
 use spark_core::{End, ResponseBody, Watch, Watched};
 
 use crate::gate::sealed::Hold;
-use crate::{ClassifyBody, Permit};
+use crate::{ClassifyBody, FailKind, Outcome, Permit, TimeoutError};
 
 /// The response body of a service behind a breaker.
 pub type BreakerBody<B, W, P = Permit> = ResponseBody<Watched<B, Guard<W, P>>>;
@@ -19,12 +21,18 @@ struct Reader<W> {
     body: W,
     /// It has begun to read a frame and has not come back: it panicked.
     reads: bool,
+    /// What went wrong below it, where that is known.
+    cause: Option<FailKind>,
 }
 
 impl<W, P> Guard<W, P> {
     pub(crate) fn holding(permit: P, body: W) -> Self {
-        let reads = false;
-        Self(Some((permit, Reader { body, reads })))
+        let reader = Reader {
+            body,
+            reads: false,
+            cause: None,
+        };
+        Self(Some((permit, reader)))
     }
 
     pub(crate) fn empty() -> Self {
@@ -44,6 +52,18 @@ impl<W: ClassifyBody, P: Hold> Watch for Guard<W, P> {
         }
     }
 
+    fn failed(&mut self, error: &dyn Any) {
+        if let (Some((_, reader)), Some(error)) = (&mut self.0, TimeoutError::behind(error)) {
+            reader.cause = Some(FailKind::Timeout(error.phase));
+        }
+    }
+
+    fn panicked(&mut self) {
+        if let Some((_, reader)) = &mut self.0 {
+            reader.cause = Some(FailKind::Panic);
+        }
+    }
+
     fn end(self, end: End) {
         let Some((permit, reader)) = self.0 else {
             return;
@@ -53,9 +73,22 @@ impl<W: ClassifyBody, P: Hold> Watch for Guard<W, P> {
             true => None,
             false => reader.body.end(end),
         };
-        match outcome {
+        match because(outcome, reader.cause) {
             Some(outcome) => permit.record(outcome),
             None => drop(permit),
         }
     }
+}
+
+/// What is known more exactly than by the classifier, which hears of an error only that there was
+/// one, and of a panic that nobody read on.
+fn because(mut outcome: Option<Outcome>, cause: Option<FailKind>) -> Option<Outcome> {
+    match (&mut outcome, cause) {
+        (Some(Outcome::Failure { kind, .. }), Some(cause)) if *kind == FailKind::Body => {
+            *kind = cause;
+        }
+        (None, Some(FailKind::Panic)) => return Some(Outcome::failure(FailKind::Panic)),
+        _ => {}
+    }
+    outcome
 }

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use spark_core::sse::Beginning;
 use spark_core::{
     End, Miswired, Problem, Refusal, ResponseBody, Shape, Watch, Watched, watch_response,
 };
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::comments::Comments;
 use crate::share::Tenant;
 use crate::{Bulkhead, BulkheadFull, Place, TimeoutError};
 
@@ -188,7 +188,7 @@ fn refused<B>(full: BulkheadFull, shape: Shape) -> Response<ResponseBody<B>> {
 #[derive(Debug)]
 pub struct Held {
     place: Place,
-    comments: Comments,
+    beginning: Beginning,
     /// Its head promises well.
     good: bool,
 }
@@ -207,7 +207,7 @@ impl Held {
         }
         Self {
             place,
-            comments: Comments::of(response.headers()),
+            beginning: Beginning::of(response.headers()),
             good: !refusal && (status.is_success() || status.is_redirection()),
         }
     }
@@ -215,7 +215,7 @@ impl Held {
 
 impl Watch for Held {
     fn data(&mut self, data: &Bytes) {
-        if self.good && self.comments.over_after(data) {
+        if self.good && self.beginning.is_in(data) {
             self.place.first_byte();
         }
     }

@@ -1,5 +1,6 @@
 //! What an answer says about the provider that gave it.
 
+use std::any::Any;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +68,12 @@ pub trait ClassifyBody: Send + 'static {
 
 /// The plain rule for bodies: read to its end is a success, broken is a failure, cancelled is
 /// nothing.
+///
+/// The breaker's layer knows more of two of them, whichever classifier reads the body. A
+/// [`FailKind::Body`] because of a [`TimeoutError`] in a [`BoxError`](spark_core::BoxError), as the
+/// bodies of [`TimeoutLayer`](crate::TimeoutLayer) have, becomes a [`FailKind::Timeout`] with the
+/// same scope: a model that falls silent in its answer is not the whole provider. And what would be
+/// nothing, because the body below panicked, is a [`FailKind::Panic`].
 ///
 /// # Example
 /// ```
@@ -159,7 +166,7 @@ impl<'a> Head<'a> {
 /// | 1xx, 2xx, 3xx | decided by the body: complete, broken or cancelled |
 /// | refused by our own timeout | failure of the phase that took too long |
 /// | refused by any other layer of ours | ignored |
-/// | an error of the client | failure |
+/// | an error of the client | failure, see also [`ByCause`](crate::ByCause) |
 ///
 /// # Example
 /// ```
@@ -174,7 +181,7 @@ impl<'a> Head<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HttpClassify;
 
-impl<E> Classify<E> for HttpClassify {
+impl<E: 'static> Classify<E> for HttpClassify {
     type Body = ToTheEnd;
 
     fn response(&self, head: &Head<'_>) -> Verdict<ToTheEnd> {
@@ -193,9 +200,18 @@ impl<E> Classify<E> for HttpClassify {
         }
     }
 
-    fn error(&self, _: &E) -> Outcome {
-        Outcome::failure(FailKind::Transport)
+    fn error(&self, error: &E) -> Outcome {
+        no_answer(error)
     }
+}
+
+/// A time limit that an error in a box tells of is one; any other error is one of transport.
+pub(crate) fn no_answer(error: &dyn Any) -> Outcome {
+    let kind = match TimeoutError::behind(error) {
+        Some(error) => FailKind::Timeout(error.phase),
+        None => FailKind::Transport,
+    };
+    Outcome::failure(kind)
 }
 
 /// An answer of our own says nothing about the provider, or the breaker would feed itself; except

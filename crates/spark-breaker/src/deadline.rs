@@ -9,6 +9,10 @@ use tokio::time::{Instant, Sleep, sleep};
 /// attempt begins ([`RetryLayer`](crate::RetryLayer)) and no further provider is asked
 /// ([`Failover`](crate::Failover), which also sets it for its hops). Of several, the earliest counts.
 ///
+/// It ends no attempt of a [`RetryLayer`](crate::RetryLayer) that is under way, and no answer that has
+/// begun: those have the limits of [`TimeoutLayer`](crate::TimeoutLayer), which know nothing of it,
+/// since a provider is not to blame for the time that was left to it.
+///
 /// # Example
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

@@ -189,9 +189,10 @@ impl<S> Failover<S> {
 
     /// With true, the head of a good answer is no commitment: it is handed on when the first byte of
     /// its body is here, and when the body breaks, runs out of time or ends before, the next hop is
-    /// asked. In a stream of events, comments, blank lines and events of the name `ping` are no first
-    /// byte, and an error as first event is one that breaks. What was read is held in memory, up to
-    /// 16 KiB of such; then the answer is handed on. The body is boxed. False unless told otherwise.
+    /// asked. Of a stream of events it is the first whole event that has to be here: comments and pings
+    /// are none, and an error as the first one is a body that breaks. What was read is held in memory,
+    /// up to 16 KiB of such; then the answer is handed on. The body is boxed. False unless told
+    /// otherwise.
     ///
     /// # Example
     /// ```

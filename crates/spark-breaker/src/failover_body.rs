@@ -5,14 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::Response;
 use http::response::Parts;
-use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use spark_core::completion::{Progress, Said};
+use spark_core::sse::{Splitter, is_event_stream};
 use spark_core::{BoxError, ResponseBody};
-
-use crate::first_event::{Begun, FirstEvent};
 
 /// The response body of a [`Failover`](crate::Failover).
 pub type FailoverBody<B> = ResponseBody<PeekedBody<B>>;
@@ -93,7 +92,7 @@ pub(crate) struct Peek<B> {
     parts: Option<Parts>,
     frames: VecDeque<Frame<Bytes>>,
     held: usize,
-    events: Option<FirstEvent>,
+    events: Option<Events>,
     body: Option<Pin<Box<B>>>,
 }
 
@@ -101,7 +100,7 @@ impl<B: Body<Data = Bytes>> Peek<B> {
     pub(crate) fn new(response: Response<B>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
-            events: is_event_stream(&parts.headers).then(FirstEvent::default),
+            events: is_event_stream(&parts.headers).then(Events::new),
             parts: Some(parts),
             frames: VecDeque::new(),
             held: 0,
@@ -126,18 +125,21 @@ impl<B: Body<Data = Bytes>> Peek<B> {
             let begun = match ready!(body.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => self.hold(frame),
                 Some(Err(error)) => return Poll::Ready(Err(error.into())),
-                // A stream of events that says nothing; any other body may be empty.
-                None if self.events.is_some() => {
-                    return Poll::Ready(Err("the stream ended before its first event".into()));
-                }
-                None => Some(Begun::Event),
+                None => match &mut self.events {
+                    Some(events) => events.end(),
+                    // Any other body may be empty.
+                    None => Begun::Answer,
+                },
             };
             match begun {
-                None => {}
-                Some(Begun::Error) => {
+                Begun::NotYet => {}
+                Begun::Ended => {
+                    return Poll::Ready(Err("the stream ended before its first event".into()));
+                }
+                Begun::Error => {
                     return Poll::Ready(Err("the stream began with an error".into()));
                 }
-                Some(Begun::Event) => {
+                Begun::Answer => {
                     let kind = Kind::Peeked {
                         frames: std::mem::take(&mut self.frames),
                         body: self.body.take().expect("polled after its end"),
@@ -150,26 +152,80 @@ impl<B: Body<Data = Bytes>> Peek<B> {
         }
     }
 
-    fn hold(&mut self, frame: Frame<Bytes>) -> Option<Begun> {
+    fn hold(&mut self, frame: Frame<Bytes>) -> Begun {
         let length = frame.data_ref().map_or(0, Bytes::len);
         self.held = self.held.saturating_add(length);
         let is_long = self.held > MOST || self.frames.len() > MOST / 64;
         let begun = match (frame.data_ref(), &mut self.events) {
-            (Some(data), Some(events)) => events.feed(data),
-            (Some(data), None) => (!data.is_empty()).then_some(Begun::Event),
+            (Some(data), Some(events)) => events.read(data),
+            (Some(data), None) if data.is_empty() => Begun::NotYet,
             // Trailers end it.
-            (None, Some(_)) => None,
-            (None, None) => Some(Begun::Event),
+            (None, Some(_)) => Begun::NotYet,
+            (_, None) => Begun::Answer,
         };
         self.frames.push_back(frame);
-        begun.or(is_long.then_some(Begun::Event))
+        match begun {
+            Begun::NotYet if is_long => Begun::Answer,
+            begun => begun,
+        }
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE);
-    let essence = content_type.and_then(|value| value.as_bytes().split(|b| *b == b';').next());
-    essence.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+/// What an answer has begun with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    NotYet,
+    Answer,
+    /// An error in the place of an answer.
+    Error,
+    /// Nothing came.
+    Ended,
+}
+
+impl Begun {
+    fn with(said: &Said) -> Self {
+        match said {
+            Said::Nothing => Self::NotYet,
+            Said::Piece | Said::Last => Self::Answer,
+            Said::Error(_) => Self::Error,
+        }
+    }
+}
+
+/// The events of a stream that has not begun.
+struct Events {
+    splitter: Splitter,
+    progress: Progress,
+}
+
+impl Events {
+    fn new() -> Self {
+        Self {
+            splitter: Splitter::new(MOST),
+            progress: Progress::new(),
+        }
+    }
+
+    fn read(&mut self, data: &[u8]) -> Begun {
+        let mut rest = data;
+        while let Some(event) = self.splitter.next(&mut rest) {
+            let begun = Begun::with(&self.progress.event(&event));
+            if begun != Begun::NotYet {
+                return begun;
+            }
+        }
+        Begun::NotYet
+    }
+
+    /// Some providers leave out the very last blank line.
+    fn end(&mut self) -> Begun {
+        let tail = self.splitter.finish();
+        let said = tail.map_or(Said::Nothing, |tail| self.progress.tail(&tail));
+        match Begun::with(&said) {
+            Begun::NotYet => Begun::Ended,
+            begun => begun,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +233,7 @@ mod tests {
     use std::future::poll_fn;
 
     use http::HeaderValue;
+    use http::header::CONTENT_TYPE;
     use http_body_util::BodyExt;
     use spark_core::testing::TestBody;
 
@@ -222,10 +279,77 @@ mod tests {
             (true, TestBody::frames([": ping\n\n"]).with_error()),
             (true, TestBody::frames([": ping\n\n"])),
             (true, TestBody::frames([": ping\n\n"]).with_trailers()),
-            (true, TestBody::frames(["event: error\ndata: {}\n\n"])),
+            (true, TestBody::frames(["data: half of it"]).with_error()),
+            (true, TestBody::frames(["data: {\"half\": "])),
         ] {
             assert!(peeked(events, body).await.is_err());
         }
+    }
+
+    /// What a stream begins with, cut anywhere: an answer, or why it is none.
+    async fn begun_with(text: &'static str) -> Result<(), String> {
+        let mut found = None;
+        for at in 0..=text.len() {
+            let mut two = Bytes::from_static(text.as_bytes());
+            let one = two.split_to(at);
+            let body = peeked(true, TestBody::bytes(one).with_data(two)).await;
+            let this = body.map(drop).map_err(|error| error.to_string());
+            assert_eq!(*found.get_or_insert(this.clone()), this, "{text:?} at {at}");
+        }
+        found.unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_an_event_that_says_something_and_is_no_error_is_an_answer() {
+        for answer in [
+            "data: {\"choices\":[]}\n\n",
+            "event: ping\r\ndata: {}\r\n\r\ndata: x\r\n\r\n",
+            "event: message_start\ndata: {}\n\n",
+            "\u{feff}data:x\r\r",
+            "data: {\"error\":null,\"choices\":[]}\n\n",
+            "data: {\"errors\":1}\n\n",
+            "data: [DONE]\n\n",
+            "data: [DONE]",
+        ] {
+            assert_eq!(begun_with(answer).await, Ok(()));
+        }
+        for nothing in [
+            "",
+            ": ping\n\n: ping\n\n",
+            "\n\r\n\r\r\n",
+            "event: ping\ndata: {\"type\": \"ping\"}\n\n",
+            "data: {\"type\": \"ping\"}\n\n",
+            "retry: 3000\nid: 1\n\n",
+            "event: message_start\n\n",
+            "data\n\n",
+        ] {
+            assert_eq!(
+                begun_with(nothing).await.unwrap_err(),
+                "the stream ended before its first event",
+                "{nothing:?}"
+            );
+        }
+        for error in [
+            "event: error\ndata: {}\n\n",
+            ": a\n\nevent: ping\ndata: {}\n\ndata: {\"error\":{\"message\":\"m\"}}\n\n",
+            "data: { \"error\" : \"overloaded\" }\n\n",
+            "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n",
+            "data: {\"id\":\"x\",\"error\":{\"code\":502},\"choices\":[]}\n\n",
+        ] {
+            assert_eq!(
+                begun_with(error).await.unwrap_err(),
+                "the stream began with an error",
+                "{error:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_longer_than_what_is_held_is_an_answer_before_its_end() {
+        let body = TestBody::frames(["data: "]).with_data(vec![b'x'; MOST]);
+        let body = peeked(true, body.with_pause().with_error()).await.unwrap();
+        let held = body.size_hint().lower();
+        assert_eq!(held, MOST as u64 + 6);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! What the error of a model provider means, by the status that it stands for.
 
+use http::StatusCode;
 use spark_core::completion::ApiError;
 
 use crate::{FailKind, IgnoreKind, Outcome, Scope};
@@ -119,6 +120,16 @@ pub(crate) fn of_refusal(head: Outcome, error: &ApiError) -> Outcome {
         }
         _ => head,
     }
+}
+
+/// Whether an answer says that the credit is used up: asking again does not help.
+pub(crate) fn says_exhausted(status: StatusCode, body: &[u8]) -> bool {
+    may_be_exhausted(status) && ApiError::read(body).is_some_and(|error| is_exhausted(&error))
+}
+
+/// Whether answers of this status say so, if any do.
+pub(crate) fn may_be_exhausted(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 402 | 403 | 429)
 }
 
 fn is_exhausted(error: &ApiError) -> bool {

@@ -6,13 +6,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::header::RETRY_AFTER;
 use http::response::Parts;
-use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use spark_core::{BoxError, Collect, Problem, Refusal, ResponseBody, Shape, collect};
 use tokio::time::{Sleep, sleep};
+
+use crate::fault;
 
 /// The longest body that is kept, in bytes.
 const MOST: usize = 64 << 10;
@@ -91,7 +93,7 @@ fn keep<T>(parts: Option<Parts>, read: Option<Bytes>, shape: Shape) -> Kept<T> {
         };
     };
     Kept {
-        is_exhausted: parts.status == StatusCode::TOO_MANY_REQUESTS && says_exhausted(&bytes),
+        is_exhausted: fault::says_exhausted(parts.status, &bytes),
         response: Response::from_parts(parts, ResponseBody::whole(bytes)),
     }
 }
@@ -109,20 +111,12 @@ fn replaced<T>(parts: Parts, shape: Shape) -> Response<ResponseBody<T>> {
     response
 }
 
-/// The codes of errors, quoted as in JSON, that no waiting mends.
-const EXHAUSTED: [&[u8]; 2] = [b"\"insufficient_quota\"", b"\"billing_hard_limit_reached\""];
-
-fn says_exhausted(body: &[u8]) -> bool {
-    let has = |code: &[u8]| body.windows(code.len()).any(|window| window == code);
-    EXHAUSTED.into_iter().any(has)
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
     use std::pin::pin;
 
-    use http::HeaderValue;
+    use http::{HeaderValue, StatusCode};
     use http_body_util::BodyExt;
     use spark_core::testing::TestBody;
 
@@ -165,11 +159,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn used_up_credit_is_told_by_the_code_of_a_429() {
-        let body = || TestBody::bytes(r#"{"error":{"code":"insufficient_quota"}}"#);
-        assert!(kept(429, body()).await.1);
-        assert!(!kept(500, body()).await.1);
-        let words = r#"{"error":{"message":"no insufficient_quota"}}"#;
+    async fn used_up_credit_is_told_by_the_words_of_the_error_and_never_by_its_message() {
+        for (status, error, expected) in [
+            (429, r#"{"code":"insufficient_quota"}"#, true),
+            (429, r#"{"type":"billing_error"}"#, true),
+            (403, r#"{"code":"project_spend_limit_exceeded"}"#, true),
+            (500, r#"{"code":"insufficient_quota"}"#, false),
+            (429, r#"{"code":"rate_limit_exceeded"}"#, false),
+            (429, r#"{"message":"insufficient_quota"}"#, false),
+            (429, r#"{"message":"say \"insufficient_quota\""}"#, false),
+        ] {
+            let body = TestBody::bytes(format!("{{\"error\":{error}}}"));
+            assert_eq!(kept(status, body).await.1, expected, "{status} {error}");
+        }
+        let words = r#"{"prompt":["insufficient_quota"]}"#;
         assert!(!kept(429, TestBody::bytes(words)).await.1);
     }
 }

@@ -3,8 +3,8 @@
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
-use crate::classify::own_refusal;
-use crate::{Classify, FailKind, Head, LlmBody, Outcome, Verdict, fault};
+use crate::classify::{no_answer, own_refusal};
+use crate::{Classify, Head, LlmBody, Outcome, Verdict, fault};
 
 /// For model providers. The default.
 ///
@@ -19,7 +19,7 @@ use crate::{Classify, FailKind, Head, LlmBody, Outcome, Verdict, fault};
 /// | other 4xx | ignored | |
 /// | refused by our own timeout | failure of the phase that took too long | provider |
 /// | refused by any other layer of ours | ignored | |
-/// | an error of the client | failure | provider |
+/// | an error of the client | failure, see also [`ByCause`](crate::ByCause) | provider |
 /// | anything else | decided by the body, see [`LlmBody`] | |
 ///
 /// 502, 503 and 504 are held against the model alone: the gateways of providers stand in front of
@@ -72,7 +72,7 @@ impl LlmClassify {
     }
 }
 
-impl<E> Classify<E> for LlmClassify {
+impl<E: 'static> Classify<E> for LlmClassify {
     type Body = LlmBody;
 
     fn response(&self, head: &Head<'_>) -> Verdict<LlmBody> {
@@ -88,16 +88,14 @@ impl<E> Classify<E> for LlmClassify {
             return Verdict::Now(outcome);
         }
         let outcome = outcome.with_retry_after(head.retry_after());
-        match status.as_u16() {
-            402 | 403 | 429 if is_readable(head.headers()) => {
-                Verdict::AtTheEnd(LlmBody::refusal(outcome))
-            }
-            _ => Verdict::Now(outcome),
+        if fault::may_be_exhausted(status) && is_readable(head.headers()) {
+            return Verdict::AtTheEnd(LlmBody::refusal(outcome));
         }
+        Verdict::Now(outcome)
     }
 
-    fn error(&self, _: &E) -> Outcome {
-        Outcome::failure(FailKind::Transport)
+    fn error(&self, error: &E) -> Outcome {
+        no_answer(error)
     }
 }
 

@@ -1,8 +1,11 @@
 //! Time limits for the phases of a call, and what says that one was reached.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
+
+use spark_core::BoxError;
 
 use crate::metrics::{self, count};
 use crate::{ConfigError, ConnectTimeout};
@@ -29,9 +32,10 @@ pub struct Timeouts {
     pub headers: Option<Duration>,
     /// From the call to the first byte of the body. Some providers send the head of a stream at
     /// once and its first word much later, so neither the head ends this phase, nor a frame without
-    /// data, nor, in an event stream, comments (`: ping`).
+    /// data, nor, in an event stream, comments (`: working`) and pings
+    /// ([`Beginning`](spark_core::sse::Beginning)).
     pub first_byte: Option<Duration>,
-    /// From one frame of the body to the next, while we wait for it. A comment is a sign of life
+    /// From one frame of the body to the next, while we wait for it. A ping is a sign of life
     /// here; a frame without data is none.
     pub idle: Option<Duration>,
     /// From the call to the end of the body.
@@ -217,5 +221,13 @@ impl TimeoutError {
             next = error.source();
         }
         None
+    }
+
+    /// The same, where nothing is known of the error's type: of one in a box, or of this one itself.
+    pub(crate) fn behind(error: &dyn Any) -> Option<&Self> {
+        match error.downcast_ref::<BoxError>() {
+            Some(error) => Self::within(&**error),
+            None => error.downcast_ref(),
+        }
     }
 }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use spark_core::BoxError;
+use spark_core::sse::Beginning;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::Phase;
-use crate::comments::Comments;
 use crate::timeout_layer::{Deadlines, Due, earliest, now};
 
 pin_project! {
@@ -24,7 +24,7 @@ pin_project! {
         // Runs only while we wait for a frame, so that a slow reader is not the provider's fault.
         idle: Option<Due>,
         // What came before the first byte, as far as it was no answer.
-        comments: Comments,
+        beginning: Beginning,
         // The one timer for all of them. It goes off at the earliest deadline or before: a frame
         // moves the next deadline away, but the timer only when it has gone off, so that a frame
         // costs no timer.
@@ -35,13 +35,13 @@ pin_project! {
 }
 
 impl<B> TimeoutBody<B> {
-    pub(crate) fn new(body: B, deadlines: Deadlines, comments: Comments) -> Self {
+    pub(crate) fn new(body: B, deadlines: Deadlines, beginning: Beginning) -> Self {
         let due = earliest([deadlines.first_byte, deadlines.total]);
         Self {
             body,
             deadlines,
             idle: None,
-            comments,
+            beginning,
             timer: due.map(|due| sleep_until(due.at)),
             cut: false,
         }
@@ -83,7 +83,7 @@ where
                 *this.idle = None;
             }
             if this.deadlines.first_byte.is_some()
-                && data.is_none_or(|data| this.comments.over_after(data))
+                && data.is_none_or(|data| this.beginning.is_in(data))
             {
                 this.deadlines.first_byte = None;
             }

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use spark_core::sse::Beginning;
 use spark_core::{BoxError, Problem, ResponseBody, Shape};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::comments::Comments;
 use crate::timeout_body::TimeoutBody;
 use crate::{Phase, TimeoutError, Timeouts};
 
@@ -195,9 +195,9 @@ where
             // The body goes on with the same deadlines: they do not start anew.
             let deadlines = *this.deadlines;
             return Poll::Ready(answer.map(|response| {
-                let comments = Comments::of(response.headers());
+                let beginning = Beginning::of(response.headers());
                 response
-                    .map(|body| ResponseBody::inner(TimeoutBody::new(body, deadlines, comments)))
+                    .map(|body| ResponseBody::inner(TimeoutBody::new(body, deadlines, beginning)))
             }));
         }
         let (Some(timer), Some(due)) = (this.timer.as_mut().as_pin_mut(), *this.due) else {

@@ -147,9 +147,9 @@ impl<S, ReqBody> Walk<S, ReqBody> {
 
     pub(crate) fn no_first_byte<B, E>(&self, error: &BoxError) -> (Brought<B, E>, Verdict) {
         self.count(HopEnd::FirstByte);
-        let why = match error.is::<TimeoutError>() {
-            true => &TIMEOUT,
-            false => &NO_FIRST_BYTE,
+        let why = match TimeoutError::within(&**error) {
+            Some(_) => &TIMEOUT,
+            None => &NO_FIRST_BYTE,
         };
         (self.problem(why), Verdict::of(Flaw::Failed))
     }

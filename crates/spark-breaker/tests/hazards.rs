@@ -345,7 +345,7 @@ fn b7_only_a_panic_of_the_inner_service_is_held_against_it() {
         assert!(caught.is_err(), "{at:?}");
         let snapshot = breaker.snapshot();
         assert_eq!(snapshot.in_flight, 0, "{at:?}");
-        if matches!(at, At::Call | At::Poll) {
+        if matches!(at, At::Call | At::Poll | At::BodyPoll) {
             let reason = snapshot.last_trip.unwrap().reason;
             assert_eq!(reason, Reason::ProbeFailed(FailKind::Panic), "{at:?}");
             clock.advance(secs(60));

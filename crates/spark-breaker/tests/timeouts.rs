@@ -361,9 +361,16 @@ async fn pings_for_ever_do_not_end_the_wait_for_the_first_byte() {
         idle: Some(secs(15)),
         ..Timeouts::default()
     };
-    let pings = || script([(7, ": ping\n\n"); 100], false);
     let cut = Some((Phase::FirstByte, 30));
-    assert_eq!(read(timeouts, EVENTS, pings(), QUICK).await, (4, cut));
+    for ping in [
+        ": ping\n\n",
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        "event: keepalive\r\ndata: {}\r\n\r\n",
+        "retry: 100\n\n",
+    ] {
+        let pings = script([(7, ping); 100], false);
+        assert_eq!(read(timeouts, EVENTS, pings, QUICK).await, (4, cut));
+    }
     // Cut over frames in the middle of a comment.
     let halves = [
         (7, ": OPENROUTER PR"),
@@ -377,7 +384,8 @@ async fn pings_for_ever_do_not_end_the_wait_for_the_first_byte() {
         (4, cut)
     );
     // Of another media type they are data.
-    assert_eq!(read(timeouts, JSON, pings(), QUICK).await, (100, None));
+    let pings = script([(7, ": ping\n\n"); 100], false);
+    assert_eq!(read(timeouts, JSON, pings, QUICK).await, (100, None));
 }
 
 #[tokio::test(start_paused = true)]

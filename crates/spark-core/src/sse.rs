@@ -2,11 +2,15 @@
 //!
 //! The format: WHATWG HTML, 9.2 "Server-sent events".
 
+mod beginning;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 use memchr::memchr2;
+
+pub use beginning::{Beginning, is_event_stream};
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 

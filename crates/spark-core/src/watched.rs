@@ -1,5 +1,6 @@
 //! Knowing how a body ended.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -43,6 +44,44 @@ pub trait Watch {
         let _ = data;
     }
 
+    /// The body failed with this: its own type of error. [`End::Error`] follows.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_core::{BoxError, End, Watch};
+    /// use std::any::Any;
+    /// #[derive(Default)]
+    /// struct Why(String);
+    /// impl Watch for Why {
+    ///     fn failed(&mut self, error: &dyn Any) {
+    ///         self.0 = error.downcast_ref::<BoxError>().map(ToString::to_string).unwrap_or_default();
+    ///     }
+    ///     fn end(self, end: End) {
+    ///         println!("{end:?}: {}", self.0);
+    ///     }
+    /// }
+    /// ```
+    fn failed(&mut self, error: &dyn Any) {
+        let _ = error;
+    }
+
+    /// The body panicked when it was asked for a frame, and is now dropped. Its end follows.
+    ///
+    /// # Example
+    /// ```
+    /// use spark_core::{End, Watch};
+    /// struct Blame(bool);
+    /// impl Watch for Blame {
+    ///     fn panicked(&mut self) {
+    ///         self.0 = true;
+    ///     }
+    ///     fn end(self, end: End) {
+    ///         println!("{}", if self.0 { "panicked" } else { "did not" });
+    ///     }
+    /// }
+    /// ```
+    fn panicked(&mut self) {}
+
     /// The body ended. Called exactly once, also when the body is dropped.
     fn end(self, end: End)
     where
@@ -77,6 +116,8 @@ pin_project! {
         watch: Option<W>,
         // What is still to come, where the length was declared.
         left: Option<u64>,
+        // It was asked for a frame and has not come back: it panicked.
+        polls: bool,
     }
 
     impl<B, W> PinnedDrop for Watched<B, W>
@@ -86,10 +127,14 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if let Some(watch) = this.watch.take() {
-                let is_ended = this.body.as_ref().as_pin_ref().is_none_or(|it| it.is_end_stream());
-                let complete = *this.left == Some(0) || is_ended;
+            if let Some(mut watch) = this.watch.take() {
+                // Who has panicked is not asked again, least of all while the thread unwinds.
+                let is_ended = || this.body.as_ref().as_pin_ref().is_none_or(|it| it.is_end_stream());
+                let complete = *this.left == Some(0) || (!*this.polls && is_ended());
                 this.body.set(None);
+                if *this.polls {
+                    watch.panicked();
+                }
                 watch.end(if complete { End::Complete } else { End::Cancelled });
             }
         }
@@ -113,6 +158,7 @@ impl<B: Body, W: Watch> Watched<B, W> {
             body: Some(body),
             watch: Some(watch),
             left,
+            polls: false,
         }
     }
 }
@@ -159,6 +205,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 impl<B, W> Body for Watched<B, W>
 where
     B: Body<Data = Bytes>,
+    B::Error: 'static,
     W: Watch,
 {
     type Data = Bytes;
@@ -172,11 +219,18 @@ where
         let Some(body) = this.body.as_pin_mut() else {
             return Poll::Ready(None);
         };
+        *this.polls = true;
         let polled = body.poll_frame(cx);
+        *this.polls = false;
         let end = match &polled {
             Poll::Pending => None,
             Poll::Ready(None) => Some(End::Complete),
-            Poll::Ready(Some(Err(_))) => Some(End::Error),
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(watch) = this.watch {
+                    watch.failed(error);
+                }
+                Some(End::Error)
+            }
             Poll::Ready(Some(Ok(frame))) => match frame.data_ref() {
                 Some(data) => {
                     if let Some(watch) = this.watch {
@@ -215,7 +269,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::testing::TestBody;
+    use crate::testing::{TestBody, TestError};
 
     #[derive(Clone, Debug, Default)]
     struct Record(Arc<Mutex<(u64, Vec<End>)>>);
@@ -321,6 +375,60 @@ mod tests {
         let record = Record::default();
         drop(Watched::new(Last(record.clone()), record.clone(), None));
         assert_eq!(record.ends(), [End::Cancelled]);
+    }
+
+    /// Writes down what it is told, in order.
+    struct Log(Arc<Mutex<Vec<String>>>);
+
+    impl Watch for Log {
+        fn failed(&mut self, error: &dyn Any) {
+            let error = error.downcast_ref::<TestError>().unwrap();
+            self.0.lock().unwrap().push(error.to_string());
+        }
+
+        fn panicked(&mut self) {
+            self.0.lock().unwrap().push("panicked".into());
+        }
+
+        fn end(self, end: End) {
+            self.0.lock().unwrap().push(format!("{end:?}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_error_is_told_before_the_end() {
+        let log = Arc::default();
+        let body = TestBody::frames(["ab"]).with_error();
+        let body = Watched::new(body, Log(Arc::clone(&log)), None);
+        let error = body.collect().await.unwrap_err().to_string();
+        assert_eq!(*log.lock().unwrap(), [error.as_str(), "Error"]);
+    }
+
+    struct Panics;
+
+    impl Body for Panics {
+        type Data = Bytes;
+        type Error = TestError;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, TestError>>> {
+            panic!("a body that panics")
+        }
+
+        fn is_end_stream(&self) -> bool {
+            panic!("a body that is asked again")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_body_is_told_and_the_body_is_left_alone() {
+        let log = Arc::default();
+        let body = Watched::new(Panics, Log(Arc::clone(&log)), None);
+        let task = tokio::spawn(body.collect());
+        assert!(task.await.unwrap_err().is_panic());
+        assert_eq!(*log.lock().unwrap(), ["panicked", "Cancelled"]);
     }
 
     #[tokio::test]

@@ -238,13 +238,15 @@ async fn pings_are_no_first_byte() {
     for (media, limit) in [("text/event-stream", 5), ("application/json", 10)] {
         let (bulkhead, clock) = adaptive(Aimd::new(1, 10).backoff(0.5).latency(millis(100)));
         let client = service_fn(move |_: Request<TestBody>| async move {
-            let body = TestBody::frames([": ping\n", "\n", "data: 1\n\n"]);
+            let body = TestBody::frames([": a\n", "\nevent: ping\ndata: {}\n\n", "data: 1\n\n"]);
             let response = Response::builder().header("content-type", media);
             Ok::<_, Infallible>(response.body(body).unwrap())
         });
         let service = BulkheadLayer::new(bulkhead.clone()).layer(client);
         let mut body = service.oneshot(request()).await.unwrap().into_body();
-        body.frame().await.unwrap().unwrap();
+        for _ in 0..2 {
+            body.frame().await.unwrap().unwrap();
+        }
         clock.advance(millis(101));
         while let Some(frame) = body.frame().await {
             frame.unwrap();
