@@ -297,10 +297,11 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
         // Ours: the breaker, the bulkhead, a timeout. It is passed on as it is.
         let detail = match refusal.code {
             "breaker_open" => {
-                "No provider of this model is asked at the moment, since too many calls failed."
+                "No provider of this model is asked at the moment: too many calls failed, or it asked for that."
             }
             "bulkhead_full" => "All places for calls to the provider are taken.",
-            "upstream_timeout" => "The provider did not answer in time.",
+            "tenant_share_full" => "This tenant has too many calls to the provider under way.",
+            "upstream_timeout" | "deadline_exceeded" => "The provider did not answer in time.",
             "provider_credential" => "The provider does not accept this server's own credential.",
             "no_first_byte" => "The provider's answer broke off before it began.",
             _ => "No provider could be asked.",

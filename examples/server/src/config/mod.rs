@@ -1,6 +1,7 @@
 //! The configuration: `spark.toml`, overridable value by value from the environment.
 
 mod env;
+mod failover;
 mod providers;
 mod schema;
 mod units;
@@ -90,51 +91,15 @@ impl Config {
         self.ratelimit.check()?;
         let mut names = std::collections::BTreeSet::new();
         for provider in &self.providers {
-            let field = |key: &str| format!("providers.{}.{key}", provider.name);
-            if Name::new(&provider.name).is_err() {
-                return err(
-                    "providers.name".into(),
-                    &format!(
-                        "write 1 to 64 of A-Z a-z 0-9 . _ : - (it appears in metrics and logs), not {:?}",
-                        provider.name
-                    ),
-                );
-            }
+            provider.check()?;
             if !names.insert(&provider.name) {
-                return err(field("name"), "give each provider a name of its own");
-            }
-            if provider.models.is_empty() || provider.models.iter().any(String::is_empty) {
                 return err(
-                    field("models"),
-                    "list at least one model, none of them empty",
+                    format!("providers.{}.name", provider.name),
+                    "give each provider a name of its own",
                 );
-            }
-            if provider.max_in_flight == 0 {
-                return err(field("max_in_flight"), "write a number of at least 1");
-            }
-            if provider.kind == ProviderKind::Openai {
-                let Some(url) = &provider.base_url else {
-                    return err(
-                        field("base_url"),
-                        "write the base URL, as \"https://api.example/v1\"",
-                    );
-                };
-                if let Err(mend) = crate::provider::check_base_url(url) {
-                    return err(field("base_url"), mend);
-                }
-            }
-            for (key, rate) in [
-                ("breaker.failure_rate", provider.breaker.failure_rate),
-                ("breaker.slow_rate", provider.breaker.slow_rate),
-                ("demo.failure_rate", provider.demo.failure_rate),
-                ("demo.stall_rate", provider.demo.stall_rate),
-                ("demo.truncate_rate", provider.demo.truncate_rate),
-            ] {
-                if !(0.0..=1.0).contains(&rate) {
-                    return err(field(key), "write a share from 0.0 to 1.0");
-                }
             }
         }
+        self.failover.check()?;
         for origin in &self.cors.origins {
             if http::HeaderValue::from_str(origin).is_err() || !origin.contains("://") {
                 return err(
