@@ -318,20 +318,26 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
         return problem;
     }
     let status = response.status();
+    let wait = retry_after(app, &response);
     let unavailable = |code, detail: &'static str| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider", code)
             .detail(detail)
-            .retry_after(retry_after(app, &response))
+            .retry_after(wait)
     };
     let problem = match status.as_u16() {
         400 | 404 | 409 | 413 | 415 | 422 => match provider_refused(response).await {
             Some(problem) => return problem,
             None => provider_failed(),
         },
-        429 => unavailable(
-            "provider_throttled",
-            "The provider takes no more requests at the moment.",
-        ),
+        429 => {
+            let throttled = unavailable(
+                "provider_throttled",
+                "The provider takes no more requests at the moment.",
+            );
+            // Its breaker reads along.
+            let _ = collect(response.into_body(), MAX_ERROR).await;
+            credit_used_up(app, provider).unwrap_or(throttled)
+        }
         503 => unavailable(
             "provider_unavailable",
             "The provider is not available at the moment.",
@@ -340,6 +346,21 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
     };
     track(&app.errors, provider, &problem);
     problem
+}
+
+/// Another try does not help before somebody has paid, or before the time that the provider gave.
+fn credit_used_up(app: &App, provider: &str) -> Option<Problem> {
+    let breaker = app.breakers.get(provider)?.snapshot();
+    let problem = Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "provider",
+        "provider_credit_used_up",
+    )
+    .detail("This server's credit with the provider is used up.");
+    breaker.exhausted.then(|| match breaker.retry_after {
+        Some(after) => problem.retry_after(after),
+        None => problem,
+    })
 }
 
 /// The provider finds fault with the request. Of its words only those go on that are an error of
