@@ -74,6 +74,22 @@ async fn used_up_credit_is_not_probed_until_an_operator_resets_the_breaker() {
 }
 
 #[tokio::test]
+async fn used_up_credit_is_tried_again_after_the_time_that_was_configured() {
+    let upstream = Upstream::start();
+    let rules = "exhausted_for = \"300ms\", open_for = \"200ms\", probes = 1";
+    let config = providers(&[("primary", &upstream)], rules);
+    let server = Server::with(&config, &[("MOCK_KEY", "key")]);
+    let user = server.client().bearer(&server.key("acme").await);
+    upstream.mode(json!({ "mode": "used_up" })).await;
+    let refused = ask(&user, "first").await;
+    assert_eq!(refused.json()["code"], "provider_credit_used_up");
+    assert_eq!(refused.header("retry-after"), "1");
+    upstream.mode(json!({ "mode": "ok" })).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(ask(&user, "second").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_bad_model_leaves_the_others_of_its_provider_in_service() {
     let upstream = Upstream::start();
     let config = providers(&[("primary", &upstream)], BREAKER)

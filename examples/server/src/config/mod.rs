@@ -280,9 +280,8 @@ mod tests {
     #[test]
     fn the_documented_file_is_understood() {
         let config = load(include_str!("../../spark.toml"), &[]).unwrap();
-        assert_eq!(config.ratelimit.policies[0].tiers["pro"].quota, 600);
-        let written = format!("{:?}", config.providers[0].breaker);
-        assert_eq!(written, format!("{:?}", Breaker::default()));
+        let defaults = Config::load(None, |_| None).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
     }
 
     #[test]
@@ -414,6 +413,74 @@ mod tests {
         ] {
             let error = load(text, &[]).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_of_a_provider_cannot_work_is_refused_with_the_mend() {
+        for (lines, field, mend) in [
+            ("min_in_flight = 257", "min_in_flight", "max_in_flight"),
+            ("max_in_flight = 0", "max_in_flight", "at least 1"),
+            (
+                "max_in_flight = 2000000\nmin_in_flight = 1",
+                "max_in_flight",
+                "1000000",
+            ),
+            (
+                "first_byte_target = \"1s\"",
+                "first_byte_target",
+                "`min_in_flight`",
+            ),
+            (
+                "min_in_flight = 1\nfirst_byte_target = \"30s\"",
+                "first_byte_target",
+                "`timeouts.first_byte`",
+            ),
+            ("tenant_share = 1.1", "tenant_share", "share from"),
+            ("tenant_share = nan", "tenant_share", "share from"),
+            (
+                "timeouts = { first_byte = \"3m\" }",
+                "timeouts.first_byte",
+                "total",
+            ),
+            (
+                "timeouts = { headers = \"31s\" }",
+                "timeouts.headers",
+                "first_byte",
+            ),
+            ("timeouts = { idle = \"3m\" }", "timeouts.idle", "total"),
+            ("timeouts = { total = \"0s\" }", "timeouts.total", "10s"),
+        ] {
+            let text = format!(
+                "[[providers]]\nname = \"p\"\nkind = \"demo\"\nmodels = [\"m\"]\n{lines}\n"
+            );
+            let error = load(&text, &[]).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("`providers.p.{field}`")) && error.contains(mend),
+                "{lines}: {error}"
+            );
+        }
+        let name = "[[providers]]\nname = \"other\"\nkind = \"demo\"\nmodels = [\"m\"]\n";
+        assert!(load(name, &[]).is_err(), "a breaker has that name");
+    }
+
+    #[test]
+    fn places_tenants_and_the_last_resort_can_be_configured() {
+        let text = "[failover]\nwait_at_most = \"2s\"\n[[providers]]\nname = \"p\"\n\
+                    kind = \"demo\"\nmodels = [\"m\"]\nmin_in_flight = 4\ntenant_share = 0.5\n";
+        let variables = [
+            ("SPARK_FAILOVER_ATTEMPTS", "1"),
+            ("SPARK_PROVIDERS_P_FIRST_BYTE_TARGET", "5s"),
+        ];
+        let config = load(text, &variables).unwrap();
+        assert_eq!(config.failover.attempts, 1);
+        assert_eq!(
+            config.providers[0].first_byte_target.duration(),
+            Duration::from_secs(5)
+        );
+        for key in ["attempts", "waiting"] {
+            let error = load(&format!("[failover]\n{key} = 0\n"), &[]).unwrap_err();
+            assert!(error.to_string().contains("line 2"), "{error}");
         }
     }
 

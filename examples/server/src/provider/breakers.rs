@@ -134,3 +134,59 @@ fn listener(errors: ErrorTracker) -> Arc<dyn Listener> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use spark_breaker::{FailKind, Mode};
+    use spark_core::testing::TestClock;
+
+    use super::*;
+
+    #[test]
+    fn the_tracker_is_told_of_new_trouble_alone() {
+        let config = Config::load(None, |_| None).unwrap();
+        let clock = TestClock::new();
+        let errors = ErrorTracker::builder().build().unwrap();
+        let registry = registry(&config, &clock.clock(), &errors).unwrap();
+        let breaker = registry.get("demo").unwrap();
+        let told = || {
+            let groups = errors.groups();
+            groups.iter().map(|group| group.count).sum::<u64>()
+        };
+        for _ in 0..5 {
+            let call = breaker.try_acquire().unwrap();
+            call.failure(FailKind::Transport);
+        }
+        assert_eq!(told(), 1);
+        clock.advance(Duration::from_secs(15));
+        let probe = breaker.try_acquire().unwrap();
+        probe.failure(FailKind::Transport);
+        assert_eq!(breaker.snapshot().state, State::Open);
+        assert_eq!(told(), 1, "a probe that fails is no news");
+        breaker.reset();
+        breaker.set_mode(Mode::ForcedOpen);
+        breaker.reset();
+        breaker.set_mode(Mode::Auto);
+        assert_eq!(told(), 1, "nor is what an operator does");
+        breaker.exhaust(None);
+        assert_eq!(told(), 2);
+    }
+
+    #[test]
+    fn one_model_needs_no_breaker_of_its_own() {
+        let mut config = Config::load(None, |_| None).unwrap();
+        let names = |config: &Config| -> Vec<String> {
+            let errors = ErrorTracker::builder().build().unwrap();
+            let registry = registry(config, &Clock::system(), &errors).unwrap();
+            registry.iter().map(|it| it.name().to_string()).collect()
+        };
+        assert_eq!(names(&config), ["demo"]);
+        config.providers[0].models.push("meta/another".to_owned());
+        assert_eq!(names(&config), ["demo", "demo/demo-1", "demo/meta/another"]);
+
+        config.providers[0].models.push("a b".to_owned());
+        let errors = ErrorTracker::builder().build().unwrap();
+        let refused = registry(&config, &Clock::system(), &errors).unwrap_err();
+        assert!(refused.starts_with("providers.demo.models"), "{refused}");
+    }
+}
