@@ -1,6 +1,10 @@
 //! Used-up credit, bad models, bulkheads, limits on the head, and the last resort.
 #![allow(missing_docs, reason = "a test")]
-#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests measure real time"
+)]
 
 mod common;
 
