@@ -21,6 +21,8 @@ use crate::spending::{Spending, text_bytes};
 
 /// The longest error body of a provider that is read.
 const MAX_ERROR: usize = 64 << 10;
+/// How long a throttled client waits for what the provider says of it.
+const READ_ERROR_FOR: Duration = Duration::from_millis(500);
 /// The longest that a client is asked to wait for a provider.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -334,8 +336,9 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
                 "provider_throttled",
                 "The provider takes no more requests at the moment.",
             );
-            // Its breaker reads along.
-            let _ = collect(response.into_body(), MAX_ERROR).await;
+            // Its breaker reads along, and learns whether that will pass.
+            let read = collect(response.into_body(), MAX_ERROR);
+            let _ = tokio::time::timeout(READ_ERROR_FOR, read).await;
             credit_used_up(app, provider).unwrap_or(throttled)
         }
         503 => unavailable(

@@ -78,6 +78,27 @@ async fn used_up_credit_is_not_probed_until_an_operator_resets_the_breaker() {
 }
 
 #[tokio::test]
+async fn the_next_provider_answers_where_the_credit_of_the_first_is_used_up() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let config = providers(&[("first", &first), ("second", &second)], BREAKER);
+    let server = Server::with(&config, &[("MOCK_KEY", "key")]);
+    let user = server.client().bearer(&server.key("acme").await);
+    let master = server.client().bearer(&server.master);
+    first
+        .mode(json!({ "mode": "used_up", "retry_after": 3600 }))
+        .await;
+    for n in 0..2 {
+        let answer = ask(&user, &format!("asked {n}")).await;
+        assert_eq!(answer.json()["provider"], "second", "{}", answer.text());
+    }
+    assert_eq!(first.calls().await, 1);
+    let shown = breaker(&master, "first").await;
+    assert_eq!(shown["exhausted"], true, "{shown}");
+    let wait = shown["retry_after_seconds"].as_f64().unwrap();
+    assert!((3_500.0..=4_400.0).contains(&wait), "as it said: {shown}");
+}
+
+#[tokio::test]
 async fn used_up_credit_is_tried_again_after_the_time_that_was_configured() {
     let upstream = Upstream::start();
     let rules = "exhausted_for = \"300ms\", open_for = \"200ms\", probes = 1";
