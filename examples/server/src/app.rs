@@ -146,8 +146,9 @@ impl App {
             .max_request_bytes(config.server.max_body.as_usize())
             .build()
             .map_err(|e| format!("cache: {}", chain(&e)))?;
-        let (outbound, breakers) = provider::build(&config, &clock, &variables)?;
         let errors = hooks::tracker(&config, &clock, &variables)?;
+        let breakers = provider::registry(&config, &clock, &errors)?;
+        let outbound = provider::build(&config, &clock, &breakers, &variables)?;
         let health = watch::health(watch::Watched {
             clock: clock.clone(),
             breakers: breakers.clone(),
@@ -239,15 +240,8 @@ impl App {
         tuned.map_err(|e| format!("cache: {}", chain(&e)))?;
         self.cache_policy.set_when(when(new.cache.when));
         let mut needs_restart = needs_restart(&self.config, new);
-        for provider in &new.providers {
-            let known = self
-                .breakers
-                .reconfigure(&provider.name, breaker_config(provider))
-                .map_err(|e| format!("providers.{}.breaker: {e}", provider.name))?;
-            if !known {
-                needs_restart.push(format!("providers.{}", provider.name));
-            }
-        }
+        let unknown = provider::reconfigure(&self.breakers, new)?;
+        needs_restart.extend(unknown.iter().map(|name| format!("providers.{name}")));
         needs_restart.sort();
         Ok(Reloaded {
             applied: RELOADABLE.map(str::to_owned).to_vec(),

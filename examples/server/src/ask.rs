@@ -21,6 +21,8 @@ use crate::spending::{Spending, text_bytes};
 
 /// The longest error body of a provider that is read.
 const MAX_ERROR: usize = 64 << 10;
+/// How long a throttled client waits for what the provider says of it.
+const READ_ERROR_FOR: Duration = Duration::from_millis(500);
 /// The longest that a client is asked to wait for a provider.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -297,10 +299,11 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
         // Ours: the breaker, the bulkhead, a timeout. It is passed on as it is.
         let detail = match refusal.code {
             "breaker_open" => {
-                "No provider of this model is asked at the moment, since too many calls failed."
+                "No provider of this model is asked at the moment: too many calls failed, or it asked for that."
             }
             "bulkhead_full" => "All places for calls to the provider are taken.",
-            "upstream_timeout" => "The provider did not answer in time.",
+            "tenant_share_full" => "This tenant has too many calls to the provider under way.",
+            "upstream_timeout" | "deadline_exceeded" => "The provider did not answer in time.",
             "provider_credential" => "The provider does not accept this server's own credential.",
             "no_first_byte" => "The provider's answer broke off before it began.",
             _ => "No provider could be asked.",
@@ -317,20 +320,27 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
         return problem;
     }
     let status = response.status();
+    let wait = retry_after(app, &response);
     let unavailable = |code, detail: &'static str| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider", code)
             .detail(detail)
-            .retry_after(retry_after(app, &response))
+            .retry_after(wait)
     };
     let problem = match status.as_u16() {
         400 | 404 | 409 | 413 | 415 | 422 => match provider_refused(response).await {
             Some(problem) => return problem,
             None => provider_failed(),
         },
-        429 => unavailable(
-            "provider_throttled",
-            "The provider takes no more requests at the moment.",
-        ),
+        429 => {
+            let throttled = unavailable(
+                "provider_throttled",
+                "The provider takes no more requests at the moment.",
+            );
+            // Its breaker reads along, and learns whether that will pass.
+            let read = collect(response.into_body(), MAX_ERROR);
+            let _ = tokio::time::timeout(READ_ERROR_FOR, read).await;
+            credit_used_up(app, provider).unwrap_or(throttled)
+        }
         503 => unavailable(
             "provider_unavailable",
             "The provider is not available at the moment.",
@@ -339,6 +349,21 @@ async fn refused(app: &App, provider: &str, response: Response<ProviderBody>) ->
     };
     track(&app.errors, provider, &problem);
     problem
+}
+
+/// Another try does not help before somebody has paid, or before the time that the provider gave.
+fn credit_used_up(app: &App, provider: &str) -> Option<Problem> {
+    let breaker = app.breakers.get(provider)?.snapshot();
+    let problem = Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "provider",
+        "provider_credit_used_up",
+    )
+    .detail("This server's credit with the provider is used up.");
+    breaker.exhausted.then(|| match breaker.retry_after {
+        Some(after) => problem.retry_after(after),
+        None => problem,
+    })
 }
 
 /// The provider finds fault with the request. Of its words only those go on that are an error of

@@ -17,7 +17,8 @@
 //! | `GET /__stats` | `calls`, `completed`, `cancelled`, `in_flight`, `behaviour`, `last_headers`, `last_body` |
 //! | `POST /__reset` | counters to zero, behaviour to `ok` |
 //!
-//! The behaviour is `{"mode", "latency_ms", "chunk_ms", "retry_after", "status", "failures"}`:
+//! The behaviour is `{"mode", "latency_ms", "chunk_ms", "retry_after", "status", "failures", "model",
+//! "pings"}`:
 //!
 //! | mode | what a caller sees |
 //! |---|---|
@@ -25,6 +26,7 @@
 //! | `error500` | 500 with OpenAI's error body |
 //! | `status` | the status in `status` (default 503), with `retry_after` where it is given |
 //! | `rate_limited` | 429 with `Retry-After: retry_after` (a number or any text; default 1) |
+//! | `used_up` | 429 that says that the credit is used up, with `retry_after` where it is given |
 //! | `stall` | the head and the first words, then nothing for 60 s, then the connection closes |
 //! | `stall_head` | nothing at all for 60 s, then the connection closes |
 //! | `cut` | the head and a few words, then the connection closes in mid-body |
@@ -35,7 +37,8 @@
 //! | `refuse` | the connection closes without a byte of an answer |
 //!
 //! Where the request is not a stream, the stalls and cuts happen in the midst of the JSON document.
-//! With `failures: n` the next `n` calls behave so, and every later one is `ok`.
+//! With `failures: n` the next `n` calls behave so, and every later one is `ok`. With `model`, only
+//! calls for that model do. With `pings: n`, streams begin with so many comments, one each `chunk_ms`.
 //!
 //! The answer is a function of the request alone: it names the FNV-1a hash of the last user
 //! message, and its usage counts one token a word. Only the `id` differs: it carries the number of
@@ -216,6 +219,7 @@ enum Mode {
     Error500,
     Status,
     RateLimited,
+    UsedUp,
     Stall,
     StallHead,
     Cut,
@@ -235,6 +239,8 @@ struct Behaviour {
     retry_after: Option<RetryAfter>,
     status: u16,
     failures: Option<u64>,
+    model: Option<String>,
+    pings: usize,
 }
 
 impl Default for Behaviour {
@@ -246,13 +252,18 @@ impl Default for Behaviour {
             retry_after: None,
             status: 503,
             failures: None,
+            model: None,
+            pings: 0,
         }
     }
 }
 
 impl Behaviour {
-    /// The behaviour of the next call; uses one of the `failures` up.
-    fn next(&mut self) -> Self {
+    /// The behaviour of the next call, which is for this model; uses one of the `failures` up.
+    fn next(&mut self, model: &Value) -> Self {
+        if self.model.as_ref().is_some_and(|only| model != only) {
+            return Self::default();
+        }
         match &mut self.failures {
             None => {}
             Some(0) => {
@@ -271,6 +282,12 @@ impl Behaviour {
 enum RetryAfter {
     Seconds(u64),
     Text(String),
+}
+
+impl RetryAfter {
+    fn header(&self) -> Option<HeaderValue> {
+        self.to_string().try_into().ok()
+    }
 }
 
 impl fmt::Display for RetryAfter {
@@ -334,7 +351,8 @@ impl Call {
             number: ledger.calls,
             completed: false,
         };
-        (call, ledger.behaviour.next())
+        let model = ledger.last_body["model"].clone();
+        (call, ledger.behaviour.next(&model))
     }
 
     fn complete(mut self) {
@@ -523,6 +541,14 @@ impl Script {
                 let message = "Rate limit reached for requests";
                 return Self::error(StatusCode::TOO_MANY_REQUESTS, message, behaviour);
             }
+            Mode::UsedUp => {
+                let message = "You exceeded your current quota, please check your plan";
+                return Self {
+                    pieces: vec![error_body(message, "insufficient_quota").to_string().into()],
+                    retry_after: behaviour.retry_after.as_ref().and_then(RetryAfter::header),
+                    ..Self::error(StatusCode::TOO_MANY_REQUESTS, message, behaviour)
+                };
+            }
             _ => {}
         }
         let (content_type, mut pieces) = if chat.stream {
@@ -565,6 +591,10 @@ impl Script {
             }
             _ => {}
         }
+        if chat.stream {
+            let ping = Bytes::from_static(b": ping\n\n");
+            pieces.splice(..0, std::iter::repeat_n(ping, behaviour.pings));
+        }
         Self {
             status: StatusCode::OK,
             content_type,
@@ -585,7 +615,7 @@ impl Script {
         Self {
             status,
             content_type: "application/json",
-            retry_after: retry_after.and_then(|after| after.to_string().try_into().ok()),
+            retry_after: retry_after.as_ref().and_then(RetryAfter::header),
             pieces: vec![error_body(message, kind).to_string().into()],
             ending: Ending::Clean,
         }
@@ -870,9 +900,14 @@ mod tests {
     fn failures_run_out() {
         let mut behaviour: Behaviour =
             serde_json::from_str(r#"{"mode":"error500","failures":2}"#).unwrap();
-        let modes: Vec<Mode> = (0..4).map(|_| behaviour.next().mode).collect();
+        let modes: Vec<Mode> = (0..4).map(|_| behaviour.next(&Value::Null).mode).collect();
         assert_eq!(modes, [Mode::Error500, Mode::Error500, Mode::Ok, Mode::Ok]);
         assert!(serde_json::from_str::<Behaviour>(r#"{"mod":"ok"}"#).is_err());
+
+        let one = r#"{"mode":"error500","model":"m","failures":1}"#;
+        let mut behaviour: Behaviour = serde_json::from_str(one).unwrap();
+        assert_eq!(behaviour.next(&json!("other")).mode, Mode::Ok);
+        assert_eq!(behaviour.next(&json!("m")).mode, Mode::Error500);
     }
 
     #[test]

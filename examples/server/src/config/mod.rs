@@ -1,6 +1,7 @@
 //! The configuration: `spark.toml`, overridable value by value from the environment.
 
 mod env;
+mod failover;
 mod providers;
 mod schema;
 mod units;
@@ -90,51 +91,15 @@ impl Config {
         self.ratelimit.check()?;
         let mut names = std::collections::BTreeSet::new();
         for provider in &self.providers {
-            let field = |key: &str| format!("providers.{}.{key}", provider.name);
-            if Name::new(&provider.name).is_err() {
-                return err(
-                    "providers.name".into(),
-                    &format!(
-                        "write 1 to 64 of A-Z a-z 0-9 . _ : - (it appears in metrics and logs), not {:?}",
-                        provider.name
-                    ),
-                );
-            }
+            provider.check()?;
             if !names.insert(&provider.name) {
-                return err(field("name"), "give each provider a name of its own");
-            }
-            if provider.models.is_empty() || provider.models.iter().any(String::is_empty) {
                 return err(
-                    field("models"),
-                    "list at least one model, none of them empty",
+                    format!("providers.{}.name", provider.name),
+                    "give each provider a name of its own",
                 );
-            }
-            if provider.max_in_flight == 0 {
-                return err(field("max_in_flight"), "write a number of at least 1");
-            }
-            if provider.kind == ProviderKind::Openai {
-                let Some(url) = &provider.base_url else {
-                    return err(
-                        field("base_url"),
-                        "write the base URL, as \"https://api.example/v1\"",
-                    );
-                };
-                if let Err(mend) = crate::provider::check_base_url(url) {
-                    return err(field("base_url"), mend);
-                }
-            }
-            for (key, rate) in [
-                ("breaker.failure_rate", provider.breaker.failure_rate),
-                ("breaker.slow_rate", provider.breaker.slow_rate),
-                ("demo.failure_rate", provider.demo.failure_rate),
-                ("demo.stall_rate", provider.demo.stall_rate),
-                ("demo.truncate_rate", provider.demo.truncate_rate),
-            ] {
-                if !(0.0..=1.0).contains(&rate) {
-                    return err(field(key), "write a share from 0.0 to 1.0");
-                }
             }
         }
+        self.failover.check()?;
         for origin in &self.cors.origins {
             if http::HeaderValue::from_str(origin).is_err() || !origin.contains("://") {
                 return err(
@@ -315,9 +280,8 @@ mod tests {
     #[test]
     fn the_documented_file_is_understood() {
         let config = load(include_str!("../../spark.toml"), &[]).unwrap();
-        assert_eq!(config.ratelimit.policies[0].tiers["pro"].quota, 600);
-        let written = format!("{:?}", config.providers[0].breaker);
-        assert_eq!(written, format!("{:?}", Breaker::default()));
+        let defaults = Config::load(None, |_| None).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
     }
 
     #[test]
@@ -449,6 +413,74 @@ mod tests {
         ] {
             let error = load(text, &[]).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_of_a_provider_cannot_work_is_refused_with_the_mend() {
+        for (lines, field, mend) in [
+            ("min_in_flight = 257", "min_in_flight", "max_in_flight"),
+            ("max_in_flight = 0", "max_in_flight", "at least 1"),
+            (
+                "max_in_flight = 2000000\nmin_in_flight = 1",
+                "max_in_flight",
+                "1000000",
+            ),
+            (
+                "first_byte_target = \"1s\"",
+                "first_byte_target",
+                "`min_in_flight`",
+            ),
+            (
+                "min_in_flight = 1\nfirst_byte_target = \"30s\"",
+                "first_byte_target",
+                "`timeouts.first_byte`",
+            ),
+            ("tenant_share = 1.1", "tenant_share", "share from"),
+            ("tenant_share = nan", "tenant_share", "share from"),
+            (
+                "timeouts = { first_byte = \"3m\" }",
+                "timeouts.first_byte",
+                "total",
+            ),
+            (
+                "timeouts = { headers = \"31s\" }",
+                "timeouts.headers",
+                "first_byte",
+            ),
+            ("timeouts = { idle = \"3m\" }", "timeouts.idle", "total"),
+            ("timeouts = { total = \"0s\" }", "timeouts.total", "10s"),
+        ] {
+            let text = format!(
+                "[[providers]]\nname = \"p\"\nkind = \"demo\"\nmodels = [\"m\"]\n{lines}\n"
+            );
+            let error = load(&text, &[]).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("`providers.p.{field}`")) && error.contains(mend),
+                "{lines}: {error}"
+            );
+        }
+        let name = "[[providers]]\nname = \"other\"\nkind = \"demo\"\nmodels = [\"m\"]\n";
+        assert!(load(name, &[]).is_err(), "a breaker has that name");
+    }
+
+    #[test]
+    fn places_tenants_and_the_last_resort_can_be_configured() {
+        let text = "[failover]\nwait_at_most = \"2s\"\n[[providers]]\nname = \"p\"\n\
+                    kind = \"demo\"\nmodels = [\"m\"]\nmin_in_flight = 4\ntenant_share = 0.5\n";
+        let variables = [
+            ("SPARK_FAILOVER_ATTEMPTS", "1"),
+            ("SPARK_PROVIDERS_P_FIRST_BYTE_TARGET", "5s"),
+        ];
+        let config = load(text, &variables).unwrap();
+        assert_eq!(config.failover.attempts, 1);
+        assert_eq!(
+            config.providers[0].first_byte_target.duration(),
+            Duration::from_secs(5)
+        );
+        for key in ["attempts", "waiting"] {
+            let error = load(&format!("[failover]\n{key} = 0\n"), &[]).unwrap_err();
+            assert!(error.to_string().contains("line 2"), "{error}");
         }
     }
 

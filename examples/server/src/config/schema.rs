@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::failover::Failover;
 use super::providers::Provider;
 use super::units::{ByteSize, Span};
 
@@ -22,6 +23,7 @@ pub(crate) struct Config {
     pub cors: Cors,
     pub errors: Errors,
     pub log: Log,
+    pub failover: Failover,
     #[serde(default = "Provider::only_demo")]
     pub providers: Vec<Provider>,
 }

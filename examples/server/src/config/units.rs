@@ -46,6 +46,11 @@ impl ByteSize {
 }
 
 impl Span {
+    /// No time, which mostly stands for none.
+    pub(crate) const fn zero() -> Self {
+        Self::secs(0)
+    }
+
     pub(crate) const fn secs(n: u64) -> Self {
         Self(Duration::from_secs(n))
     }
@@ -56,6 +61,11 @@ impl Span {
 
     pub(crate) const fn duration(self) -> Duration {
         self.0
+    }
+
+    /// Where 0 is for none.
+    pub(crate) fn some(self) -> Option<Duration> {
+        (!self.0.is_zero()).then_some(self.0)
     }
 }
 

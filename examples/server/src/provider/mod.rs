@@ -3,6 +3,7 @@
 //! The request is `http::Request<Bytes>`, so that it can be sent again to another provider; its
 //! headers are written here and by nobody else, so that nothing of a client's can reach a provider.
 
+mod breakers;
 mod demo;
 mod events;
 mod openai;
@@ -13,9 +14,10 @@ use http::{Method, Request, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use spark_core::BoxError;
 
+pub(crate) use breakers::{breaker_config, reconfigure, registry};
 pub(crate) use demo::DemoProvider;
 pub(crate) use openai::OpenAi;
-pub(crate) use outbound::{LAYERS, OnlyProvider, Outbound, breaker_config, build};
+pub(crate) use outbound::{LAYERS, OnlyProvider, Outbound, build};
 
 /// The body of a provider's answer.
 pub(crate) type ProviderBody = UnsyncBoxBody<Bytes, BoxError>;

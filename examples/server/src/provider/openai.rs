@@ -88,7 +88,7 @@ fn client(config: &Provider) -> HttpClient {
         .enable_http1()
         .wrap_connector(connector);
     // Outermost, so that name, TCP and TLS have one limit together.
-    let connector = ConnectTimeout::new(connector, config.timeouts.connect.duration());
+    let connector = config.timeouts.limits().connector(connector);
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(config.max_in_flight)

@@ -1,6 +1,7 @@
 //! The operator's view: health, errors, breakers, the stack, reload, metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -72,7 +73,9 @@ pub(crate) async fn errors(State(app): State<Arc<App>>) -> Response {
 }
 
 pub(crate) async fn breakers(State(app): State<Arc<App>>) -> Response {
-    let breakers: Vec<Value> = app.breakers.snapshots().iter().map(shown).collect();
+    let now = app.clock.unix_time();
+    let snapshots = app.breakers.snapshots();
+    let breakers: Vec<Value> = snapshots.iter().map(|it| shown(it, now)).collect();
     Json(json!({ "breakers": breakers })).into_response()
 }
 
@@ -86,7 +89,7 @@ pub(crate) async fn set_breaker(
     };
     let Some(breaker) = app.breakers.get(&name) else {
         let problem = Problem::new(StatusCode::NOT_FOUND, "server", "breaker_not_found")
-            .detail("No provider has this name: GET /api/spark/breakers lists them.");
+            .detail("No breaker has this name: GET /api/spark/breakers lists them.");
         return refuse(&context, problem);
     };
     match action.as_str() {
@@ -102,7 +105,7 @@ pub(crate) async fn set_breaker(
             return refuse(&context, problem);
         }
     }
-    Json(shown(&breaker.snapshot())).into_response()
+    Json(shown(&breaker.snapshot(), app.clock.unix_time())).into_response()
 }
 
 pub(crate) async fn stack(State(app): State<Arc<App>>) -> Response {
@@ -148,7 +151,9 @@ fn trip(trip: Trip) -> Value {
     })
 }
 
-fn shown(snapshot: &Snapshot) -> Value {
+/// `until` is in seconds since 1970, as all times here.
+fn shown(snapshot: &Snapshot, now: Duration) -> Value {
+    let until = snapshot.retry_after.map(|after| now + after);
     json!({
         "name": &*snapshot.name,
         "state": snapshot.state.as_str(),
@@ -160,6 +165,8 @@ fn shown(snapshot: &Snapshot) -> Value {
         "in_flight": snapshot.in_flight,
         "in_flight_slow": snapshot.in_flight_slow,
         "retry_after_seconds": snapshot.retry_after.map(|after| after.as_secs_f64()),
+        "until": until.map(spark_core::whole_seconds),
+        "exhausted": snapshot.exhausted,
         "last_trip": snapshot.last_trip.map(trip),
         "would_trip": snapshot.would_trip.map(trip),
         "totals": {
