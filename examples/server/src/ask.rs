@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 use spark_breaker::Answered;
+use spark_core::sse::is_event_stream;
 use spark_core::{
     Clock, CollectError, Context, Instant, Problem, Refusal, UsageReport, collect, sse,
 };
@@ -16,7 +17,7 @@ use tower::ServiceExt;
 
 use crate::app::App;
 use crate::ledger::Ledger;
-use crate::provider::{OnlyProvider, ProviderBody, ProviderError, chat_request, is_event_stream};
+use crate::provider::{OnlyProvider, ProviderBody, ProviderError, chat_request};
 use crate::spending::{Spending, text_bytes};
 
 /// The longest error body of a provider that is read.

@@ -43,17 +43,6 @@ pub(crate) fn chat_request(body: Bytes, model: &str) -> Request<Bytes> {
     request
 }
 
-/// Whether a response streams events: the type is compared without its parameters and case.
-pub(crate) fn is_event_stream(headers: &http::HeaderMap) -> bool {
-    let content_type = headers.get(http::header::CONTENT_TYPE);
-    let essence = content_type
-        .and_then(|value| value.as_bytes().split(|b| *b == b';').next())
-        .unwrap_or_default();
-    essence
-        .trim_ascii()
-        .eq_ignore_ascii_case(b"text/event-stream")
-}
-
 /// Whether a request to this URL crosses a network without encryption.
 pub(crate) fn leaves_in_clear(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else {

@@ -9,16 +9,17 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use spark_breaker::{
-    Aimd, BreakerLayer, Bulkhead, BulkheadLayer, ConfigError, Failover, Gate, Hop, LastResort,
-    LlmClassify, ProviderKey, Registry, RetryBudget, RetryLayer, TimeoutLayer,
+    Aimd, BreakerLayer, Bulkhead, BulkheadLayer, ByCause, ConfigError, Failover, Gate, Hop,
+    LastResort, LlmClassify, ProviderKey, Registry, RetryBudget, RetryLayer, TimeoutLayer,
 };
+use spark_core::sse::is_event_stream;
 use spark_core::{BoxError, Clock};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
 use super::breakers::has_model_breakers;
 use super::events::WholeEvents;
-use super::{DemoProvider, Model, OpenAi, ProviderBody, ProviderError, is_event_stream};
+use super::{DemoProvider, Model, OpenAi, ProviderBody, ProviderError};
 use crate::config::{Config, Provider, ProviderKind};
 
 /// Takes a chat completion, answers with a provider's response, or with a refusal of ours. A stream
@@ -147,7 +148,8 @@ impl Around<'_> {
                     .attempts(self.attempts),
             )
             // The breaker stands outside of bulkhead and timeouts, so that it sees calls that hang.
-            .layer(breaker)
+            // The client's errors tell it which limit was reached.
+            .layer(breaker.classify(ByCause::new(LlmClassify::new())))
             // The bulkhead bounds what waits for this provider, to the end of each answer.
             .layer(BulkheadLayer::new(self.bulkhead()?))
             // The timeouts stand next to the client: they measure the provider and nothing of ours.
