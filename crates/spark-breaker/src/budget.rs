@@ -42,7 +42,8 @@ struct Tokens {
 const TOKEN: u64 = 1_000;
 
 impl RetryBudget {
-    /// Starts with, and holds at most, `reserve` tokens; each call puts in `share` of one.
+    /// Starts with, and holds at most, `reserve` tokens; each call puts in `share` of one, to the
+    /// thousandth. With a reserve of 0 there is no further attempt at all.
     ///
     /// # Errors
     /// [`ConfigError`] unless `share` is a number from 0 to 1.

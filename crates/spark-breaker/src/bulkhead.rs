@@ -239,6 +239,10 @@ impl Bulkhead {
         self.0.shares.as_ref().map_or(0, Shares::tenants)
     }
 
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.0.name)
+    }
+
     pub(crate) fn has_shares(&self) -> bool {
         self.0.shares.is_some()
     }

@@ -22,7 +22,7 @@ use crate::{Bulkhead, BulkheadFull, Place, TimeoutError};
 
 /// Puts a [`Bulkhead`] around a service. A call takes its place until its response body ends. When
 /// there is none, it is answered 503 (`by` "bulkhead", code `bulkhead_full` or `tenant_share_full`)
-/// with `Retry-After: 1`, which a breaker outside does not hold against the provider.
+/// with its name and `Retry-After: 1`, which a breaker outside does not hold against the provider.
 ///
 /// The tenant is that of the request's [`Context`](spark_core::Context). An adaptive limit is told:
 /// 429, 503 and 529 of the provider, but not a refusal of ours, as throttled; the first byte of the
@@ -107,6 +107,7 @@ where
             },
             Err(full) => State::Full {
                 full,
+                bulkhead: self.layer.bulkhead.name(),
                 shape: Shape::of(request.extensions(), request.headers()),
             },
         };
@@ -127,7 +128,7 @@ pin_project! {
     #[project = StateProj]
     #[derive(Debug)]
     enum State<F> {
-        Full { full: BulkheadFull, shape: Shape },
+        Full { full: BulkheadFull, bulkhead: Arc<str>, shape: Shape },
         Calling {
             #[pin]
             inner: F,
@@ -150,7 +151,11 @@ where
     )]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project().state.project() {
-            StateProj::Full { full, shape } => Ok(refused(*full, *shape)),
+            StateProj::Full {
+                full,
+                bulkhead,
+                shape,
+            } => Ok(refused(*full, bulkhead, *shape)),
             StateProj::Calling {
                 inner,
                 place,
@@ -173,13 +178,14 @@ where
     }
 }
 
-fn refused<B>(full: BulkheadFull, shape: Shape) -> Response<ResponseBody<B>> {
+fn refused<B>(full: BulkheadFull, bulkhead: &str, shape: Shape) -> Response<ResponseBody<B>> {
     let detail = match full {
         BulkheadFull::Places => "Too many calls to this provider are under way.",
         BulkheadFull::TenantShare => "You have too many calls to this provider under way.",
     };
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "bulkhead", full.code())
         .detail(detail)
+        .member("bulkhead", bulkhead.into())
         .retry_after(Duration::from_secs(1))
         .into_response(shape)
 }

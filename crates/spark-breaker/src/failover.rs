@@ -30,8 +30,8 @@ use crate::{Hop, LastResort, Order, RetryBudget};
 /// No hop is tried twice, but for the [`LastResort`]; and none once an answer is handed on, which is
 /// when its head is here or, with [`until_first_byte`](Self::until_first_byte), its first byte.
 ///
-/// When no hop answers well, the last answer that came from a provider is given back; when all were
-/// refused by layers of ours, the refusal with the least `Retry-After`; when nothing is left but
+/// When no hop answers well, the last answer that came from a provider is given back; when none came,
+/// the last error or timeout; when all were refused by layers of ours, the refusal with the least `Retry-After`; when nothing is left but
 /// refused credentials, 502 (`by` "failover", code `provider_credential`). A 429 or 503 that is given
 /// back has the least `Retry-After` of all hops. A response says in its extensions which hop it is
 /// from ([`Answered`](crate::Answered)).
@@ -40,7 +40,7 @@ use crate::{Hop, LastResort, Order, RetryBudget};
 /// hop's service adds what its provider needs (address, credential), keeps the request's extensions,
 /// and stands behind that provider's own breaker. What a failed hop answered is read to its end
 /// before the next is asked (up to 64 KiB and for up to half a second), so that it holds no permit,
-/// place or connection in the meantime.
+/// place or connection in the meantime. That needs tokio's timers.
 ///
 /// A failover may be a hop of another. Each then has its own limits, and the number of calls is
 /// their product; the outer one's deadline bounds both, and so does one [`budget`](Self::budget) that

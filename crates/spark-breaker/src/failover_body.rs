@@ -1,6 +1,7 @@
 //! The body of an answer that was chosen, perhaps after a look at its first frame.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -21,7 +22,6 @@ const MOST: usize = 16 << 10;
 
 pin_project! {
     /// A body that may have been looked into.
-    #[derive(Debug)]
     pub struct PeekedBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -30,7 +30,6 @@ pin_project! {
 
 pin_project! {
     #[project = KindProj]
-    #[derive(Debug)]
     enum Kind<B> {
         Untouched { #[pin] body: B },
         Peeked { frames: VecDeque<Frame<Bytes>>, body: Pin<Box<B>> },
@@ -42,6 +41,19 @@ impl<B> PeekedBody<B> {
         Self {
             kind: Kind::Untouched { body },
         }
+    }
+}
+
+impl<B> fmt::Debug for PeekedBody<B> {
+    /// Without the text, which is a model's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = match &self.kind {
+            Kind::Untouched { .. } => 0,
+            Kind::Peeked { frames, .. } => frames.len(),
+        };
+        f.debug_struct("PeekedBody")
+            .field("held", &held)
+            .finish_non_exhaustive()
     }
 }
 
@@ -266,6 +278,13 @@ mod tests {
         assert_eq!(
             body.collect().await.unwrap().to_bytes(),
             ": ping\n\ndata: x\n\n"
+        );
+
+        let secret = peeked(true, TestBody::frames(["data: x\n\n"]).with_pause());
+        let shown = format!("{:?}", secret.await.unwrap());
+        assert!(
+            shown.contains("held: 1") && !shown.contains("data"),
+            "{shown}"
         );
 
         let empty = peeked(false, TestBody::frames([""])).await.unwrap();

@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use crate::Failover;
 use crate::failover_body::{FailoverBody, Peek};
-use crate::flaw::{Found, Verdict};
+use crate::flaw::{Flaw, Found, Verdict};
 use crate::kept::Keep;
 use crate::last_resort::Seat;
 use crate::metrics::HopEnd;
@@ -81,9 +81,9 @@ where
             return walked;
         }
         if let StepProj::Keeping { keep, verdict, .. } = this.step.as_mut().project() {
-            let answer = Ok(keep.cut().response);
-            let verdict = *verdict;
-            *this.kept = Some(Found { answer, verdict });
+            this.walk.refund();
+            let found = this.walk.found(keep.cut().response, *verdict);
+            better(this.kept, found);
         } else {
             this.walk.count(HopEnd::Deadline);
         }
@@ -148,15 +148,14 @@ where
                     next,
                 } => {
                     let kept = ready!(keep.poll(cx));
-                    let answer = Ok(kept.response);
-                    let verdict = *verdict;
-                    *this.kept = Some(Found { answer, verdict });
+                    better(this.kept, walk.found(kept.response, *verdict));
                     let mut next = next.take();
                     if kept.is_exhausted {
                         next = walk.not_worth_waiting_for(next);
                     }
                     let next = next.filter(|_| !is_late(this.deadline.as_mut(), cx));
                     let Some(next) = next else {
+                        walk.refund();
                         return Poll::Ready(walk.give_up(this.kept.take(), &DEADLINE));
                     };
                     this.step.set(step(walk, next));
@@ -174,10 +173,11 @@ where
             let is_best = kept.is_none_or(|kept| verdict.is_better_than(kept.verdict));
             let late = is_late(this.deadline.as_mut(), cx);
             let next = if late { None } else { walk.next(verdict) };
+            // What is told of our own credential is for nobody's eyes but the breaker's.
+            let is_ours = verdict.flaw == Flaw::Credential;
             match (next, brought) {
-                (Some(next), Brought::Live(response)) if is_best => {
+                (next, Brought::Live(response)) if is_ours || (is_best && next.is_some()) => {
                     let keep = Keep::new(response, walk.shape());
-                    let next = Some(next);
                     this.step.set(Step::Keeping {
                         keep,
                         verdict,
@@ -185,10 +185,8 @@ where
                     });
                 }
                 (next, brought) => {
-                    if is_best {
-                        let answer = brought.into_answer();
-                        *this.kept = Some(Found { answer, verdict });
-                    }
+                    let answer = brought.into_answer();
+                    better(this.kept, Found { answer, verdict });
                     let Some(next) = next else {
                         return Poll::Ready(walk.give_up(this.kept.take(), &DEADLINE));
                     };
@@ -205,6 +203,16 @@ fn step<S: Clone, ReqBody, F, B>(walk: &mut Walk<S, ReqBody>, next: Next) -> Ste
             service: walk.go_to(hop),
         },
         Next::Wait { timer, hop, seat } => Step::Waiting { timer, hop, seat },
+    }
+}
+
+/// Keeps the better of the two.
+fn better<B, E>(kept: &mut Option<Found<B, E>>, found: Found<B, E>) {
+    if kept
+        .as_ref()
+        .is_none_or(|kept| found.verdict.is_better_than(kept.verdict))
+    {
+        *kept = Some(found);
     }
 }
 

@@ -17,14 +17,16 @@ pub(crate) enum Flaw {
     Refused,
     /// The provider takes no more calls: it did no work.
     Throttled,
-    /// The provider answered badly, late, or not at all.
+    /// The provider did not answer, or not in time.
+    Unanswered,
+    /// The provider answered badly.
     Failed,
 }
 
 impl Flaw {
     /// The provider may have done what was asked.
     pub(crate) fn may_have_worked(self) -> bool {
-        self == Self::Failed
+        matches!(self, Self::Unanswered | Self::Failed)
     }
 
     /// How much it tells the caller.
@@ -32,7 +34,8 @@ impl Flaw {
         match self {
             Self::Credential => 0,
             Self::Refused => 1,
-            Self::Throttled | Self::Failed => 2,
+            Self::Unanswered => 2,
+            Self::Throttled | Self::Failed => 3,
         }
     }
 }
@@ -44,7 +47,11 @@ pub(crate) fn flaw<B>(response: &Response<B>, callers_keys: bool) -> Option<Flaw
         Some(refusal) => match (refusal.by, refusal.code) {
             ("breaker" | "bulkhead", _) | ("failover", "no_provider") => Some(Flaw::Refused),
             ("failover", "provider_credential") => Some(Flaw::Credential),
-            _ => of_status(status),
+            _ => of_status(status).map(|flaw| match flaw {
+                // As a timeout of ours.
+                Flaw::Failed => Flaw::Unanswered,
+                flaw => flaw,
+            }),
         },
         None if callers_keys => of_status(status),
         None => match status {
@@ -80,7 +87,8 @@ impl Verdict {
     }
 
     /// Whether an answer with this one is to be kept rather than one with the other: what a provider
-    /// said tells more than a refusal of ours; of refusals, the one that ends first; else the later.
+    /// said tells more than that it did not answer, and that more than a refusal of ours; of refusals,
+    /// the one that ends first; else the later.
     pub(crate) fn is_better_than(self, other: Self) -> bool {
         match (self.flaw, other.flaw) {
             (Flaw::Refused, Flaw::Refused) => {
@@ -107,7 +115,9 @@ impl<B, E> Found<B, E> {
     ) -> Result<Response<FailoverBody<B>>, E> {
         let own = self.verdict.retry_after;
         self.answer.map(|mut response| {
-            if let Some(least) = least.filter(|least| own.is_some_and(|own| *least < own)) {
+            let says_when = own.is_some() || matches!(response.status().as_u16(), 429 | 503);
+            let is_less = |least: &Duration| own.is_none_or(|own| *least < own);
+            if let Some(least) = least.filter(|least| says_when && is_less(least)) {
                 let seconds = HeaderValue::from(whole_seconds(least));
                 response.headers_mut().insert(RETRY_AFTER, seconds);
                 if let Some(refusal) = response.extensions_mut().get_mut::<Refusal>() {
@@ -157,7 +167,7 @@ mod tests {
             (
                 504,
                 Some(("timeout", "upstream_timeout")),
-                Some(Flaw::Failed),
+                Some(Flaw::Unanswered),
             ),
             (503, Some(("failover", "no_provider")), Some(Flaw::Refused)),
             (
@@ -168,7 +178,7 @@ mod tests {
             (
                 504,
                 Some(("failover", "deadline_exceeded")),
-                Some(Flaw::Failed),
+                Some(Flaw::Unanswered),
             ),
             // Refused by some layer inside of the hop, and no word of the provider's.
             (401, Some(("auth", "missing")), None),

@@ -25,6 +25,7 @@ const MAX_HEAD: usize = 64;
 /// | a stream of events with an error among them | as the status that the error stands for |
 /// | one that ended in the way of its dialect, whatever came after | success |
 /// | one that is over before that | [truncated](FailKind::Truncated) |
+/// | one of nothing but comments and pings | [truncated](FailKind::Truncated) |
 /// | one in no known dialect | as [`ToTheEnd`] |
 /// | a JSON object that begins with an `error` | as the status that the error stands for |
 /// | one that does not end with its brace | [truncated](FailKind::Truncated) |
@@ -80,6 +81,7 @@ impl LlmBody {
             splitter: Splitter::new(MAX_EVENT),
             progress: Progress::new(),
             error: None,
+            has_come: false,
             has_begun: false,
         }))
     }
@@ -133,11 +135,15 @@ struct Events {
     splitter: Splitter,
     progress: Progress,
     error: Option<Outcome>,
+    /// Any byte.
+    has_come: bool,
+    /// The answer proper.
     has_begun: bool,
 }
 
 impl Events {
     fn data(&mut self, data: &[u8]) -> bool {
+        self.has_come |= !data.is_empty();
         let mut rest = data;
         while self.error.is_none()
             && let Some(event) = self.splitter.next(&mut rest)
@@ -158,19 +164,28 @@ impl Events {
         if self.error.is_some() {
             return self.error;
         }
-        let tail = match end {
-            End::Complete => self.splitter.finish(),
-            End::Error | End::Cancelled => None,
-        };
+        let before = self.progress.whole();
+        let tail = self.splitter.finish();
         let said = tail.map(|tail: Event<'_>| self.progress.tail(&tail));
+        // Who sees an error does not read on, not even to the blank line behind it.
         if let Some(Said::Error(error)) = said {
             return Some(fault::of_error(&error, self.callers_key));
         }
-        match self.progress.whole() {
+        self.has_begun |= matches!(said, Some(Said::Piece | Said::Last));
+        let whole = match end {
+            End::Complete => self.progress.whole(),
+            End::Error | End::Cancelled => before,
+        };
+        let is_truncated = match whole {
             // Many clients do not read on after the last event.
-            Whole::Yes => Some(Outcome::Success),
-            Whole::No if end == End::Complete => Some(Outcome::failure(FailKind::Truncated)),
-            Whole::No | Whole::Unknown => ToTheEnd.end(end),
+            Whole::Yes => return Some(Outcome::Success),
+            Whole::No => true,
+            // No byte at all may be the answer to HEAD.
+            Whole::Unknown => self.has_come && !self.has_begun,
+        };
+        match end {
+            End::Complete if is_truncated => Some(Outcome::failure(FailKind::Truncated)),
+            _ => ToTheEnd.end(end),
         }
     }
 }

@@ -33,18 +33,20 @@ pub type RetryBody<B> = ResponseBody<B>;
 /// of a [`Failover`](crate::Failover). There is one further attempt ([`attempts`](Self::attempts)),
 /// after a [`Backoff`], and none
 /// - of a request that may do something twice: see [`repeat`](Self::repeat);
-/// - when a layer of ours refused (a breaker, a bulkhead, a timeout): what the attempt before
-///   brought is the answer then;
+/// - when a layer of ours refused (a breaker, a bulkhead, a timeout);
 /// - of a background call, which can wait for its next turn;
 /// - when the budget is used up, or when it would begin after the request's
 ///   [`Deadline`](crate::Deadline);
 /// - once the head of a good answer was handed on.
 ///
+/// When a further attempt is refused by a breaker or a bulkhead, or does not come about, what the
+/// attempt before brought is the answer, and the budget gets its token back.
+///
 /// The body is sent again by cloning it, so it has to be [`Clone`]: bytes that are whole, not a
 /// stream. (A body whose clones share what is read from them would arrive empty: do not use one.)
 /// An answer that is to be improved on is read to its end first, up to 64 KiB and for up to half a
 /// second, and frees its permit, its place and its connection; a longer or slower one is replaced by
-/// a problem of the same status.
+/// a problem of the same status. That, and the pauses, need tokio's timers.
 ///
 /// # Example
 /// ```

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -94,6 +95,7 @@ where
                     let answer = ready!(future.poll(cx));
                     // A refusal of ours says nothing of the provider, which was not asked again.
                     if let Some(kept) = this.kept.take_if(|_| is_refused(&answer)) {
+                        this.rules.budget.refund();
                         return Poll::Ready(kept);
                     }
                     let pause = this.again.as_ref().and_then(|request| {
@@ -137,7 +139,15 @@ where
                     this.step.set(Step::Readying);
                 }
                 StepProj::Readying => {
-                    ready!(this.service.poll_ready(cx))?;
+                    let ready = ready!(this.service.poll_ready(cx));
+                    // To read the answer before, and to become ready, took time.
+                    let is_late = this.again.as_ref().is_some_and(is_late);
+                    let goes_on = ready.is_ok() && !is_late;
+                    if let Some(kept) = this.kept.take_if(|_| !goes_on) {
+                        this.rules.budget.refund();
+                        return Poll::Ready(kept);
+                    }
+                    ready?;
                     count!(metrics::RETRIES, "result" => "made");
                     *this.made += 1;
                     let is_last = *this.made >= this.rules.attempts;
@@ -155,6 +165,7 @@ where
     }
 }
 
+/// Whether an attempt after this pause would begin before the deadline.
 fn may_begin<ReqBody>(pause: &Sleep, request: &Request<ReqBody>) -> bool {
     let deadline = Deadline::of(request.extensions());
     let in_time = deadline.is_none_or(|deadline| !deadline.is_before(pause));
@@ -162,6 +173,11 @@ fn may_begin<ReqBody>(pause: &Sleep, request: &Request<ReqBody>) -> bool {
         count!(metrics::RETRIES, "result" => "no_time");
     }
     in_time
+}
+
+fn is_late<ReqBody>(request: &Request<ReqBody>) -> bool {
+    let has_deadline = Deadline::of(request.extensions()).is_some();
+    has_deadline && !may_begin(&sleep(Duration::ZERO), request)
 }
 
 fn is_refused<B, E>(answer: &Result<Response<B>, E>) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use spark_core::{BoxError, Problem, Refusal, ResponseBody, Shape};
 use tokio::time::{Instant, Sleep, sleep};
@@ -33,8 +33,8 @@ pub(crate) struct Walk<S, ReqBody> {
     /// It was paid for by the budget.
     paid: bool,
     waited: bool,
-    /// The hop that may be asked first.
-    least: Option<(Duration, usize)>,
+    /// When which hop may be asked again, by what it said last.
+    waits: Vec<(Duration, usize)>,
 }
 
 /// What follows an answer that is not good enough.
@@ -90,7 +90,7 @@ impl<S, ReqBody> Walk<S, ReqBody> {
             asked: 0,
             paid: false,
             waited: false,
-            least: None,
+            waits: Vec::new(),
         }
     }
 
@@ -117,7 +117,7 @@ impl<S, ReqBody> Walk<S, ReqBody> {
         let rules = &self.failover.rules;
         let Some(flaw) = flaw(&response, rules.callers_keys) else {
             self.mark(&mut response);
-            if rules.until_first_byte && !response.body().is_end_stream() {
+            if rules.until_first_byte && self.parts.method != Method::HEAD {
                 return Judged::Promising(response);
             }
             self.count(HopEnd::Answered);
@@ -126,10 +126,10 @@ impl<S, ReqBody> Walk<S, ReqBody> {
         self.count(match flaw {
             Flaw::Credential => HopEnd::Credential,
             Flaw::Refused => HopEnd::Refused,
-            Flaw::Throttled | Flaw::Failed => HopEnd::Status,
+            Flaw::Throttled | Flaw::Unanswered | Flaw::Failed => HopEnd::Status,
         });
         if flaw == Flaw::Credential {
-            return Judged::Bad(self.problem(&CREDENTIAL), Verdict::of(flaw));
+            return Judged::Bad(Brought::Live(response), Verdict::of(flaw));
         }
         self.mark(&mut response);
         let refusal = response.extensions().get::<Refusal>();
@@ -142,7 +142,7 @@ impl<S, ReqBody> Walk<S, ReqBody> {
 
     pub(crate) fn failed<B, E>(&self, error: E) -> (Brought<B, E>, Verdict) {
         self.count(HopEnd::Error);
-        (Brought::Whole(Err(error)), Verdict::of(Flaw::Failed))
+        (Brought::Whole(Err(error)), Verdict::of(Flaw::Unanswered))
     }
 
     pub(crate) fn no_first_byte<B, E>(&self, error: &BoxError) -> (Brought<B, E>, Verdict) {
@@ -151,13 +151,27 @@ impl<S, ReqBody> Walk<S, ReqBody> {
             Some(_) => &TIMEOUT,
             None => &NO_FIRST_BYTE,
         };
-        (self.problem(why), Verdict::of(Flaw::Failed))
+        let answer = Ok(self.problem(why));
+        (Brought::Whole(answer), Verdict::of(Flaw::Unanswered))
     }
 
-    fn problem<B, E>(&self, why: &Why) -> Brought<B, E> {
+    /// What may be given back of an answer that was read.
+    pub(crate) fn found<B, E>(
+        &self,
+        response: Response<FailoverBody<B>>,
+        verdict: Verdict,
+    ) -> Found<B, E> {
+        let answer = Ok(match verdict.flaw {
+            Flaw::Credential => self.problem(&CREDENTIAL),
+            _ => response,
+        });
+        Found { answer, verdict }
+    }
+
+    fn problem<B>(&self, why: &Why) -> Response<FailoverBody<B>> {
         let mut response = why.response(self.shape);
         self.mark(&mut response);
-        Brought::Whole(Ok(response))
+        response
     }
 
     fn mark<T>(&self, response: &mut Response<T>) {
@@ -173,17 +187,28 @@ impl<S, ReqBody> Walk<S, ReqBody> {
     }
 
     pub(crate) fn note(&mut self, verdict: Verdict) {
-        let paid = std::mem::take(&mut self.paid);
-        if verdict.flaw != Flaw::Refused {
+        if verdict.flaw == Flaw::Refused {
+            self.refund();
+        } else {
             self.asked += 1;
-        } else if let Some(budget) = self.failover.rules.budget.as_ref().filter(|_| paid) {
+            self.paid = false;
+        }
+        self.waits.retain(|(_, hop)| *hop != self.at);
+        let wait = verdict.retry_after.map(|wait| (wait, self.at));
+        self.waits.extend(wait);
+    }
+
+    /// The hop that was paid for is not asked.
+    pub(crate) fn refund(&mut self) {
+        let paid = std::mem::take(&mut self.paid);
+        if let Some(budget) = self.failover.rules.budget.as_ref().filter(|_| paid) {
             budget.refund();
         }
-        if let Some(wait) = verdict.retry_after
-            && self.least.is_none_or(|(least, _)| wait < least)
-        {
-            self.least = Some((wait, self.at));
-        }
+    }
+
+    /// The hop that may be asked first.
+    fn least(&self) -> Option<(Duration, usize)> {
+        self.waits.iter().copied().min()
     }
 
     /// What is done after an answer that is not good enough; `None` when it is the end.
@@ -221,7 +246,7 @@ impl<S, ReqBody> Walk<S, ReqBody> {
             return None;
         };
         let context = spark_core::Context::of(&self.parts.extensions);
-        let (wait, hop) = self.least.filter(|(wait, _)| *wait <= at_most)?;
+        let (wait, hop) = self.least().filter(|(wait, _)| *wait <= at_most)?;
         if context.is_some_and(spark_core::Context::is_background) {
             return None;
         }
@@ -238,8 +263,14 @@ impl<S, ReqBody> Walk<S, ReqBody> {
 
     /// This hop's credit is used up, whenever it says to come back.
     pub(crate) fn not_worth_waiting_for(&mut self, next: Option<Next>) -> Option<Next> {
-        self.least = self.least.filter(|(_, hop)| *hop != self.at);
-        next.filter(|next| !matches!(next, Next::Wait { hop, .. } if *hop == self.at))
+        self.waits.retain(|(_, hop)| *hop != self.at);
+        match next? {
+            Next::Wait { hop, seat, .. } if hop == self.at => {
+                drop(seat);
+                self.last_resort()
+            }
+            next => Some(next),
+        }
     }
 
     /// The next step is about this hop.
@@ -265,7 +296,7 @@ impl<S, ReqBody> Walk<S, ReqBody> {
         why: &Why,
     ) -> Result<Response<FailoverBody<B>>, E> {
         match best {
-            Some(found) => found.with_least(self.least.map(|(wait, _)| wait)),
+            Some(found) => found.with_least(self.least().map(|(wait, _)| wait)),
             None => Ok(why.response(self.shape)),
         }
     }

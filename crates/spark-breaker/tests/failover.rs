@@ -105,14 +105,36 @@ async fn only_eligible_hops_are_asked() {
 }
 
 #[tokio::test]
-async fn the_last_error_comes_through() {
+async fn an_error_comes_through_where_no_provider_answered() {
     let log = Log::default();
     let failover = Failover::new(vec![
-        Hop::new("a", log.client("a", status::<500>)),
+        Hop::new("a", log.client("a", status::<401>)),
         Hop::new("b", log.client("b", broken)),
     ]);
     let error = failover.oneshot(ask()).await.unwrap_err();
     assert_eq!(error.to_string(), "connection refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_an_error_nor_a_timeout_hides_what_a_provider_answered() {
+    let log = Log::default();
+    for after in [log.client("b", broken), hanging()] {
+        let hop = |name, client| Hop::new(name, TimeoutLayer::new(Timeouts::llm()).layer(client));
+        let failover = Failover::new(vec![
+            hop("a", log.client("a", wait::<429, 5>)),
+            hop("b", after),
+        ]);
+        let response = failover.oneshot(ask()).await.unwrap();
+        assert_eq!(answered(&response).0, "a");
+        assert_eq!(
+            (
+                response.status().as_u16(),
+                &response.headers()["retry-after"]
+            ),
+            (429, &"5".parse().unwrap())
+        );
+        assert_eq!(text(response).await, "body");
+    }
 }
 
 #[tokio::test]
@@ -271,6 +293,33 @@ async fn our_own_credential_is_our_own_affair() {
         let response = Failover::new(hops).oneshot(ask()).await;
         assert_eq!(response.unwrap().status(), 500);
         log.taken();
+    }
+}
+
+/// Nobody but the breaker is told what a provider says of our credential.
+#[tokio::test]
+async fn a_credential_that_is_out_of_credit_is_so_for_its_breaker_too() {
+    let log = Log::default();
+    let used_up = || {
+        let body = r#"{"error":{"type":"billing_error"}}"#;
+        status::<402>().map(|response| response.map(|_| body.into()))
+    };
+    let breaker = |name| Breaker::new(name, Config::llm(), Clock::system()).unwrap();
+    for last in [status::<200>, status::<500>, used_up] {
+        let breakers = [breaker("a"), breaker("b")];
+        let layers = breakers.clone().map(BreakerLayer::new);
+        let [a, b] = [used_up, last].map(|answer| log.client("ab", answer));
+        let hops = vec![
+            Hop::new("a", layers[0].layer(a)),
+            Hop::new("b", layers[1].layer(b)),
+        ];
+        let response = Failover::new(hops).oneshot(ask()).await.unwrap();
+        assert!(!text(response).await.contains("billing"));
+        let exhausted = breakers.map(|breaker| breaker.snapshot().exhausted);
+        assert_eq!(
+            exhausted,
+            [true, std::ptr::fn_addr_eq(last, used_up as fn() -> Answer)]
+        );
     }
 }
 
@@ -458,6 +507,23 @@ async fn until_the_first_byte_the_next_hop_may_answer() {
         assert_eq!(streamed(true, frames.clone()).await, (2, second));
         // Otherwise the head is the choice, as it is told.
         assert_eq!(streamed(false, frames).await.0, 1);
+    }
+}
+
+/// As it does with a `content-length` of zero.
+#[tokio::test]
+async fn a_stream_that_is_known_to_be_empty_has_no_first_byte_but_a_plain_body_may_be_empty() {
+    for (kind, status) in [("text/event-stream", 502), ("text/plain", 200)] {
+        let empty = service_fn(move |_: Request<Bytes>| async move {
+            let response = Response::builder().header("content-type", kind);
+            Ok::<_, std::io::Error>(response.body(TestBody::default()).unwrap())
+        });
+        let failover = Failover::new(vec![Hop::new("a", empty)]).until_first_byte(true);
+        let response = failover.clone().oneshot(ask()).await.unwrap();
+        assert_eq!(response.status(), status);
+        let mut head = ask();
+        *head.method_mut() = http::Method::HEAD;
+        assert_eq!(failover.oneshot(head).await.unwrap().status(), 200);
     }
 }
 

@@ -217,3 +217,64 @@ async fn used_up_credit_is_not_waited_for() {
         assert_eq!(log.taken(), ["a:prompt", "b:prompt"]);
     }
 }
+
+fn used_up() -> Answer {
+    let body = r#"{"error":{"code":"insufficient_quota"}}"#;
+    wait::<429, 1>().map(|response| response.map(|_| body.into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn used_up_credit_does_not_hide_who_can_be_waited_for() {
+    let log = Log::default();
+    let failover = Failover::new(vec![
+        Hop::new("a", log.client("a", wait::<429, 3>)),
+        Hop::new("b", log.client("b", used_up)),
+    ]);
+    let one_seat = LastResort::wait_for_earliest(secs(5), 1);
+    failover.last_resort(one_seat).oneshot(ask()).await.unwrap();
+    assert_eq!(log.taken(), ["a:prompt", "b:prompt", "a:prompt"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_given_up_costs_nothing() {
+    let log = Log::default();
+    let budget = RetryBudget::new(0.0, 1).unwrap();
+    Failover::new(vec![Hop::new("a", log.client("a", used_up))])
+        .budget(budget.clone())
+        .last_resort(LastResort::wait_for_earliest(secs(5), 1))
+        .oneshot(ask())
+        .await
+        .unwrap();
+    assert_eq!(log.taken(), ["a:prompt"]);
+    assert!(budget.withdraw());
+}
+
+/// And the last word of each hop counts, not its first.
+#[tokio::test(start_paused = true)]
+async fn b16_an_answer_that_does_not_say_when_is_told_with_the_least_retry_after_of_all() {
+    let log = Log::default();
+    for (status, told) in [
+        (status::<429> as fn() -> Answer, Some("60")),
+        (status::<503>, Some("60")),
+        (status::<500>, None),
+    ] {
+        let failover = Failover::new(vec![
+            Hop::new("a", log.client("a", wait::<429, 60>)),
+            Hop::new("b", log.client("b", status)),
+        ]);
+        let response = failover.oneshot(ask()).await.unwrap();
+        let after = response.headers().get("retry-after");
+        assert_eq!(after.map(|after| after.to_str().unwrap()), told);
+    }
+    let longer = |calls| {
+        if calls == 0 {
+            wait::<429, 1>()
+        } else {
+            wait::<429, 9>()
+        }
+    };
+    let failover = Failover::new(vec![Hop::new("a", log.answering("a", longer))])
+        .last_resort(LastResort::wait_for_earliest(secs(5), 1));
+    let response = failover.oneshot(ask()).await.unwrap();
+    assert_eq!(response.headers()["retry-after"], "9");
+}

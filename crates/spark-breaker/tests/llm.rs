@@ -369,14 +369,13 @@ fn a_stream_is_whole_only_when_its_last_event_came() {
     let truncated = Some(Outcome::failure(FailKind::Truncated));
     let broken = Some(Outcome::failure(FailKind::Body));
     for (name, text, whole) in transcripts() {
-        let first = text.find('{').unwrap();
         for at in 0..=text.len() {
             let at_once = text.len();
             for size in [1, 5, at_once] {
                 let body = &text.as_bytes()[..at];
                 let expected = match at {
-                    // No byte of any event's text came: nothing says what is missing.
-                    _ if at <= first => Some(Outcome::Success),
+                    // As the answer to HEAD.
+                    0 => Some(Outcome::Success),
                     _ if at < whole => truncated,
                     _ => Some(Outcome::Success),
                 };
@@ -470,7 +469,6 @@ fn a_stream_in_no_known_dialect_is_judged_by_its_end_alone() {
         "data: words\n\n",
         "data: {\"a\":1}\n\ndata: {\"a\":2}\n\n",
         "data: half a",
-        "x",
     ] {
         for (end, expected) in [
             (End::Complete, Some(Outcome::Success)),
@@ -484,6 +482,53 @@ fn a_stream_in_no_known_dialect_is_judged_by_its_end_alone() {
             );
         }
     }
+}
+
+#[test]
+fn a_stream_of_nothing_but_comments_and_pings_is_truncated() {
+    for body in [
+        "x",
+        ": ping\n\n",
+        "event: ping\ndata: {}\n\n",
+        "event: a\n\n",
+    ] {
+        for (end, expected) in [
+            (End::Complete, Some(Outcome::failure(FailKind::Truncated))),
+            (End::Error, Some(Outcome::failure(FailKind::Body))),
+            (End::Cancelled, None),
+        ] {
+            assert_eq!(
+                read(OURS, STREAM, body.as_bytes(), 3, end),
+                expected,
+                "{body:?}"
+            );
+        }
+    }
+}
+
+/// As a failover does that asks the next provider when the first event is an error.
+#[test]
+fn an_error_counts_although_nobody_reads_on_to_its_blank_line() {
+    for (body, expected) in [
+        (
+            "event: error\ndata: {\"error\":{\"type\":\"overloaded_error\"}}\n",
+            529,
+        ),
+        ("data: {\"error\":{\"code\":502}}\r", 502),
+        (
+            "data: {\"choices\":[]}\n\ndata: {\"error\":{\"code\":503}}\n",
+            503,
+        ),
+    ] {
+        for end in [End::Complete, End::Error, End::Cancelled] {
+            for size in [1, 7, 1_000] {
+                let found = read(OURS, STREAM, body.as_bytes(), size, end);
+                assert_eq!(found, Some(status(expected)), "{body:?}");
+            }
+        }
+    }
+    let half = b"event: error\ndata: {\"error\":{\"type\":\"over";
+    assert_eq!(read(OURS, STREAM, half, 7, End::Cancelled), None);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -173,6 +174,78 @@ async fn no_attempt_begins_after_the_deadline() {
         service.clone().oneshot(request).await.unwrap();
         assert_eq!(log.taken().len(), attempts);
     }
+}
+
+/// The pause would be over by then, but not the reading of the answer before.
+#[tokio::test(start_paused = true)]
+async fn nor_one_that_a_slow_answer_holds_up() {
+    let log = Log::default();
+    for (left, attempts) in [(millis(200), 1), (secs(1), 2)] {
+        let slow = log.clone();
+        let slow = service_fn(move |_: Request<Bytes>| {
+            slow.write(String::from("slow"));
+            let mut response = Response::new(paced(vec![(millis(400), Ok("x"))]));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            async move { Ok::<_, std::io::Error>(response) }
+        });
+        let budget = RetryBudget::new(0.0, 1).unwrap();
+        let mut request = ask();
+        request.extensions_mut().insert(Deadline::after(left));
+        let service = RetryLayer::new(budget.clone()).layer(slow);
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 503);
+        assert_eq!(common::text(response).await, "x");
+        assert_eq!(log.taken().len(), attempts);
+        assert_eq!(
+            budget.withdraw(),
+            attempts == 1,
+            "what is not made is not paid"
+        );
+    }
+}
+
+/// It can be called once, and is never ready again.
+#[derive(Clone, Default)]
+struct Once(Arc<AtomicUsize>);
+
+impl Service<Request<Bytes>> for Once {
+    type Response = Response<TestBody>;
+    type Error = std::io::Error;
+    type Future = std::future::Ready<Result<Response<TestBody>, std::io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::io::Error>> {
+        Poll::Ready(match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::other("closed")),
+        })
+    }
+
+    fn call(&mut self, _: Request<Bytes>) -> Self::Future {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let response = Response::builder().status(503);
+        std::future::ready(Ok(response.body(TestBody::frames(["x"])).unwrap()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_ready_again_does_not_hide_what_it_answered() {
+    let budget = RetryBudget::new(0.0, 1).unwrap();
+    let service = RetryLayer::new(budget.clone()).layer(Once::default());
+    let response = service.oneshot(ask()).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert!(budget.withdraw());
+}
+
+#[tokio::test(start_paused = true)]
+async fn b14_attempts_that_the_breaker_refuses_take_nothing_out_of_the_budget() {
+    let log = Log::default();
+    let budget = RetryBudget::new(0.0, 1).unwrap();
+    let breaker = Breaker::new("a", Config::llm().consecutive(1), Clock::system()).unwrap();
+    let inner = BreakerLayer::new(breaker).layer(log.client("a", status::<502>));
+    let service = RetryLayer::new(budget.clone()).layer(inner);
+    service.oneshot(ask()).await.unwrap();
+    assert_eq!(log.taken().len(), 1);
+    assert!(budget.withdraw());
 }
 
 proptest! {

@@ -66,6 +66,9 @@ async fn a_full_bulkhead_refuses_and_the_breaker_does_not_mind() {
         assert_eq!(refused.headers()["retry-after"], "1");
         let refusal = refused.extensions().get::<Refusal>().unwrap();
         assert_eq!((refusal.by, refusal.code), ("bulkhead", "bulkhead_full"));
+        let problem = refused.into_body().collect().await.unwrap().to_bytes();
+        let problem = String::from_utf8_lossy(&problem);
+        assert!(problem.contains(r#""bulkhead":"primary""#), "{problem}");
     }
     let snapshot = breaker.snapshot();
     assert_eq!(
