@@ -248,9 +248,9 @@ impl Config {
         self
     }
 
-    /// When the open time is over, only background calls may probe for so long, so that no user
-    /// waits on a provider that may still be down. Zero unless set; set it where background calls
-    /// come regularly.
+    /// When the open time is over, only background calls may probe for so long, or until one of them
+    /// has succeeded, so that no user waits on a provider that may still be down. Zero unless set;
+    /// set it where background calls come regularly.
     pub fn background_grace(mut self, time: Duration) -> Self {
         self.background_grace = time;
         self

@@ -531,6 +531,33 @@ fn background_calls_are_preferred_as_probes() {
 }
 
 #[test]
+fn users_do_not_probe_until_one_from_the_background_has_succeeded() {
+    let (breaker, clock) = due_for_probes(config().background_grace(secs(5)).probes(3));
+    let kept = |breaker: &Breaker, wait| {
+        let rejected = breaker.try_acquire().unwrap_err();
+        let kept = (rejected.state, rejected.reason, rejected.retry_after);
+        let reason = RejectReason::KeptForBackground;
+        assert_eq!(kept, (State::HalfOpen, reason, wait));
+    };
+    let first = breaker.try_acquire_background().unwrap();
+    clock.advance(secs(1));
+    kept(&breaker, secs(4));
+    let second = breaker.try_acquire_background().unwrap();
+    drop(second);
+    kept(&breaker, secs(4));
+    first.success();
+    assert!(breaker.try_acquire().unwrap().is_probe());
+
+    let (breaker, clock) = due_for_probes(config().background_grace(secs(5)).probes(3));
+    let _hangs = breaker.try_acquire_background().unwrap();
+    clock.advance(secs(5));
+    assert!(
+        breaker.try_acquire().unwrap().is_probe(),
+        "its time is over"
+    );
+}
+
+#[test]
 fn operators_decide() {
     let (breaker, _clock) = breaker(config().probes(1));
     let old = breaker.try_acquire().unwrap();
