@@ -174,7 +174,8 @@ impl Config {
         self
     }
 
-    /// The longest that doubling may reach.
+    /// The longest that doubling may reach, jitter included; only where [`open_for`](Self::open_for)
+    /// leaves no room for its jitter below, that goes beyond.
     pub fn max_open_for(mut self, time: Duration) -> Self {
         self.max_open_for = time;
         self

@@ -452,6 +452,19 @@ fn b15_jitter_spreads_within_the_longest_open_time() {
 }
 
 #[test]
+fn b15_an_open_time_that_cannot_double_is_spread_too() {
+    let mut times = std::collections::BTreeSet::new();
+    for _ in 0..50 {
+        let (breaker, _clock) = breaker(config().jitter(0.5).max_open_for(secs(10)));
+        fail(&breaker, 10);
+        let wait = breaker.snapshot().retry_after.unwrap();
+        assert!((secs(10)..=secs(15)).contains(&wait), "{wait:?}");
+        times.insert(wait);
+    }
+    assert!(times.len() > 40, "{times:?}");
+}
+
+#[test]
 fn b15_replicas_that_were_told_one_moment_do_not_probe_at_it() {
     let mut times = std::collections::BTreeSet::new();
     for _ in 0..50 {
