@@ -269,6 +269,24 @@ fn watching_says_what_it_would_do_and_refuses_nothing() {
     assert_eq!(state(&breaker), State::Open, "what it has seen counts");
 }
 
+#[test]
+fn watching_anew_it_says_again_that_it_would_open() {
+    let (breaker, _clock) = breaker(config());
+    breaker.set_mode(Mode::MetricsOnly);
+    breaker.exhaust(None);
+    fail(&breaker, 10);
+    let would = |breaker: &Breaker| breaker.snapshot().would_trip.map(|it| it.reason);
+    let exhausted = Reason::Exhausted { retry_after: None };
+    assert_eq!(would(&breaker), Some(exhausted), "until an operator acts");
+    breaker.set_mode(Mode::ForcedClosed);
+    breaker.set_mode(Mode::MetricsOnly);
+    fail(&breaker, 10);
+    assert!(matches!(
+        would(&breaker),
+        Some(Reason::FailureRate { calls: 10, .. })
+    ));
+}
+
 /// Told with a time, it opens for that time at once: so would it have.
 #[test]
 fn watching_says_that_it_would_open_when_it_is_throttled() {
