@@ -526,6 +526,27 @@ fn nobody_sees_more_successes_than_there_were() {
     assert_eq!(breaker.snapshot().in_flight, 0);
 }
 
+/// More steps than words have room to tell apart.
+#[test]
+fn nor_after_tens_of_thousands_of_steps() {
+    let (breaker, _clock) = breaker(config().window(Window::Count(100)).min_calls(100));
+    for after_reset in [false, true] {
+        for turn in 1..=70 {
+            for _ in 0..500 {
+                breaker.set_mode(Mode::ForcedClosed);
+                breaker.set_mode(Mode::Auto);
+            }
+            fail(&breaker, 2);
+            succeed(&breaker, 1);
+            let snapshot = breaker.snapshot();
+            let counted = (snapshot.totals.successes, snapshot.totals.failures);
+            assert_eq!(counted, (turn, 2 * turn), "{after_reset}");
+            assert_eq!(snapshot.in_flight, 0);
+        }
+        breaker.reset();
+    }
+}
+
 #[tokio::test]
 async fn a_call_that_was_let_go_counts_by_how_long_it_waited() {
     for (waited, failures) in [(secs(1), 0), (secs(5), 1)] {

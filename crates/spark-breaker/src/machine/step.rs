@@ -319,6 +319,7 @@ impl Step<'_> {
         let generation = old.next_generation();
         let handed_over = machine.windows.turn_over(generation, clear);
         machine.tally.take_over(handed_over);
+        machine.tally.turn_over(generation);
         if self.forgets {
             self.control.counted_before = machine.tally.begin_anew(generation);
         }
