@@ -372,6 +372,17 @@ fn b7_a_classifier_that_panics_late_is_not_the_callees_doing() {
         assert!(caught.is_err(), "{at:?}");
         let totals = breaker.snapshot().totals;
         assert_eq!((totals.failures, totals.cancelled), (0, 1), "{at:?}");
+
+        let rules = Config::llm().abandon_after(Duration::ZERO);
+        let registry = Registry::new(9, rules, TestClock::new().clock()).unwrap();
+        let key = |_: &_| Some(ProviderKey::new("openai").model("gpt-x"));
+        let layer = BreakerLayer::keyed(registry.clone(), key).classify(Panics(at));
+        let service = layer.layer(Panics(at));
+        assert!(catch_unwind(AssertUnwindSafe(|| call_whole(service))).is_err());
+        for snapshot in registry.snapshots() {
+            let totals = snapshot.totals;
+            assert_eq!((totals.failures, totals.cancelled), (0, 1), "{at:?}");
+        }
     }
 }
 
