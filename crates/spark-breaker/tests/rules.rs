@@ -143,6 +143,27 @@ fn calls_that_hang_open_it_however_long_nothing_has_happened() {
 
 /// Whoever changes how many are too many has those in mind that hang now.
 #[test]
+fn calls_that_hang_open_it_again_after_it_has_closed_and_where_the_rule_is_new() {
+    let (breaker, clock) = breaker(config().probes(1));
+    let rules = config()
+        .probes(1)
+        .in_flight_slow(3)
+        .slow_threshold(secs(12));
+    breaker.reconfigure(rules).unwrap();
+    for _ in 0..2 {
+        let _hang = acquire(&breaker, 3);
+        for _ in 0..20 {
+            clock.advance(secs(1));
+            drop(breaker.try_acquire());
+        }
+        assert_eq!(state(&breaker), State::Open);
+        clock.advance(secs(100));
+        breaker.try_acquire().unwrap().success();
+        assert_eq!(state(&breaker), State::Closed);
+    }
+}
+
+#[test]
 fn another_limit_does_not_forget_the_calls_that_hang() {
     let rules = || config().slow_threshold(secs(1));
     let (breaker, clock) = breaker(rules().in_flight_slow(300));
