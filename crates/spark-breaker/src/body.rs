@@ -44,7 +44,9 @@ impl<W: ClassifyBody, P: Hold> Watch for Guard<W, P> {
     fn data(&mut self, data: &Bytes) {
         if let Some((permit, reader)) = &mut self.0 {
             reader.reads = true;
+            permit.judging(true);
             let content = reader.body.data(data);
+            permit.judging(false);
             reader.reads = false;
             if content {
                 permit.first_byte();
@@ -65,17 +67,18 @@ impl<W: ClassifyBody, P: Hold> Watch for Guard<W, P> {
     }
 
     fn end(self, end: End) {
-        let Some((permit, reader)) = self.0 else {
+        let Some((mut permit, reader)) = self.0 else {
             return;
         };
         // Who has panicked is not asked again, least of all while the thread unwinds.
-        let outcome = match reader.reads {
-            true => None,
-            false => reader.body.end(end),
-        };
-        match because(outcome, reader.cause) {
-            Some(outcome) => permit.record(outcome),
-            None => drop(permit),
+        if reader.reads {
+            return;
+        }
+        permit.judging(true);
+        let outcome = reader.body.end(end);
+        permit.judging(false);
+        if let Some(outcome) = because(outcome, reader.cause) {
+            permit.record(outcome);
         }
     }
 }

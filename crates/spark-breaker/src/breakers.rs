@@ -31,7 +31,8 @@ impl Breakers {
     /// asked: they count nothing, and no place of a probe is lost.
     ///
     /// # Errors
-    /// The [`Rejected`] of the widest that refuses.
+    /// The [`Rejected`] of the widest that is open or probed by others, or else of the widest that
+    /// refuses.
     ///
     /// # Example
     /// ```
@@ -50,7 +51,7 @@ impl Breakers {
     /// Like [`try_acquire`](Self::try_acquire), for a call that no user waits for.
     ///
     /// # Errors
-    /// The [`Rejected`] of the widest that refuses.
+    /// As those of [`try_acquire`](Self::try_acquire).
     ///
     /// # Example
     /// ```

@@ -174,7 +174,8 @@ impl Config {
         self
     }
 
-    /// The longest that doubling may reach.
+    /// The longest that doubling may reach, jitter included; only where [`open_for`](Self::open_for)
+    /// leaves no room for its jitter below, that goes beyond.
     pub fn max_open_for(mut self, time: Duration) -> Self {
         self.max_open_for = time;
         self
@@ -248,9 +249,9 @@ impl Config {
         self
     }
 
-    /// When the open time is over, only background calls may probe for so long, so that no user
-    /// waits on a provider that may still be down. Zero unless set; set it where background calls
-    /// come regularly.
+    /// When the open time is over, only background calls may probe for so long, or until one of them
+    /// has succeeded, so that no user waits on a provider that may still be down. Zero unless set;
+    /// set it where background calls come regularly.
     pub fn background_grace(mut self, time: Duration) -> Self {
         self.background_grace = time;
         self

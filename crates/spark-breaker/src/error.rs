@@ -88,7 +88,8 @@ pub enum RejectReason {
     Open,
     /// The breaker is half open and all of its probes are under way.
     ProbesBusy,
-    /// The first probe is kept for a background call for a moment.
+    /// Until a probe has succeeded, they are kept for background calls for a moment
+    /// ([`Config::background_grace`](crate::Config::background_grace)).
     KeptForBackground,
     /// The breaker has closed, and lets through a share of the calls that grows
     /// ([`Config::ramp`](crate::Config::ramp)): this one is not in it.

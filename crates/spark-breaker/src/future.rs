@@ -103,7 +103,8 @@ impl<C, P: Hold> Call<C, P> {
     where
         C: Classify<E>,
     {
-        let permit = self.take();
+        let mut permit = self.take();
+        permit.judging(true);
         permit.record(self.classify.error(error));
     }
 
@@ -112,9 +113,12 @@ impl<C, P: Hold> Call<C, P> {
         B: Body<Data = Bytes>,
         C: Classify<E>,
     {
-        let permit = self.take();
+        let mut permit = self.take();
         let (parts, body) = response.into_parts();
-        let guard = match self.classify.response(&Head::new(&parts, permit.clock())) {
+        permit.judging(true);
+        let verdict = self.classify.response(&Head::new(&parts, permit.clock()));
+        permit.judging(false);
+        let guard = match verdict {
             Verdict::Now(outcome) => {
                 permit.record(outcome);
                 Guard::empty()

@@ -101,6 +101,10 @@ impl Hold for Permit {
         Permit::record(self, outcome);
     }
 
+    fn judging(&mut self, judging: bool) {
+        Permit::judging(self, judging);
+    }
+
     fn first_byte(&mut self) {
         Permit::first_byte(self);
     }
@@ -113,6 +117,10 @@ impl Hold for Permit {
 impl Hold for Permits {
     fn record(self, outcome: crate::Outcome) {
         Permits::record(self, outcome);
+    }
+
+    fn judging(&mut self, judging: bool) {
+        Permits::judging(self, judging);
     }
 
     fn first_byte(&mut self) {
@@ -160,6 +168,8 @@ pub(crate) mod sealed {
     /// What is held while a call is under way.
     pub trait Hold: Send + Sync + 'static {
         fn record(self, outcome: Outcome);
+
+        fn judging(&mut self, judging: bool);
 
         fn first_byte(&mut self);
 

@@ -48,17 +48,18 @@ pub struct Unwell {
     pub state: State,
     /// Who decides.
     pub mode: Mode,
-    /// Why it opened and how long ago, where it did so by itself.
+    /// Why it opened the last time and how long ago, where it decides by itself.
     pub trip: Option<Trip>,
     /// How long it stays open, while it is open by itself.
     pub retry_after: Option<Duration>,
 }
 
+const WELL: (State, Mode) = (State::Closed, Mode::Auto);
+
 impl RegistryHealth {
     pub(crate) fn add(&mut self, breaker: &Breaker) {
         self.breakers += 1;
-        let (state, mode) = breaker.stands();
-        if state == State::Closed && mode == Mode::Auto {
+        if breaker.stands() == WELL {
             return;
         }
         let Snapshot {
@@ -69,6 +70,10 @@ impl RegistryHealth {
             retry_after,
             ..
         } = breaker.snapshot();
+        // It may have recovered in between.
+        if (state, mode) == WELL {
+            return;
+        }
         self.worst = match (self.worst, state) {
             (State::Open, _) | (_, State::Open) => State::Open,
             (State::HalfOpen, _) | (_, State::HalfOpen) => State::HalfOpen,

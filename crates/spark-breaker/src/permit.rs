@@ -170,6 +170,12 @@ impl Permit {
         self.0.take_back();
     }
 
+    /// Somebody is about to say how the call went, or has done so: if it is dropped in between, they
+    /// panicked, and nobody knows.
+    pub(crate) fn judging(&mut self, judging: bool) {
+        self.0.if_dropped.judging = judging;
+    }
+
     #[cfg(all(test, spark_loom))]
     pub(crate) fn generation(&self) -> u64 {
         self.0.call.generation
@@ -204,6 +210,8 @@ pub(crate) struct IfDropped {
     panic: Panic,
     /// If it was no panic, the age decides whether the caller gave up on the callee or just left.
     by_age: bool,
+    /// Only who judges the call can have dropped it.
+    judging: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,12 +231,14 @@ impl IfDropped {
     pub(crate) const PANICKED: Self = Self {
         panic: Panic::Certain,
         by_age: false,
+        judging: false,
     };
 
     /// The caller went away.
     pub(crate) const LEFT: Self = Self {
         panic: Panic::None,
         by_age: true,
+        judging: false,
     };
 
     /// For a permit whose holder runs the callee where nobody sees it. What is made while the thread
@@ -240,7 +250,7 @@ impl IfDropped {
         };
         Self {
             panic,
-            by_age: true,
+            ..Self::LEFT
         }
     }
 
@@ -263,6 +273,7 @@ impl IfDropped {
 
     fn ending(self) -> Ending {
         match self.panic {
+            _ if self.judging => Ending::Cancelled,
             Panic::Certain => Ending::Told(PANICKED),
             Panic::Supposed if panicking() => Ending::Told(PANICKED),
             Panic::ToldElsewhere if panicking() => Ending::Cancelled,

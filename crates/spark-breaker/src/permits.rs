@@ -186,6 +186,11 @@ impl Permits {
         self.provider.is_probe() || probes(&self.model) || probes(&self.credential)
     }
 
+    /// Somebody is about to say how the call went, or has done so.
+    pub(crate) fn judging(&mut self, judging: bool) {
+        self.each(|permit| permit.judging(judging));
+    }
+
     fn each(&mut self, mut with: impl FnMut(&mut Permit)) {
         with(&mut self.provider);
         self.model.as_mut().map(&mut with);

@@ -147,7 +147,8 @@ impl Registry {
     }
 
     /// The breaker of this name, made with `config` if it is new. One that is there already keeps
-    /// its rules: to change them, see [`reconfigure`](Self::reconfigure).
+    /// its rules: to change them, see [`reconfigure`](Self::reconfigure). They go with it when it makes
+    /// room for another: hold the breaker to keep them.
     ///
     /// # Errors
     /// [`ConfigError`] when a new breaker cannot be made so.
@@ -213,7 +214,8 @@ impl Registry {
     }
 
     /// Gives other rules to the breaker of this name; its state and counts stay. `false` when there
-    /// is none.
+    /// is none. Like any breaker's own rules they go with it when it makes room for another, and one
+    /// that is made anew has the registry's: hold the breaker to keep them.
     ///
     /// # Errors
     /// [`ConfigError`] when the rules cannot work; the old ones then stay.

@@ -70,6 +70,13 @@ impl Tally {
         self.successes.fetch_add(numbered, Relaxed);
     }
 
+    /// Another generation begins.
+    pub(crate) fn turn_over(&self, generation: u64) {
+        if generation.is_multiple_of(FOLLOWS) {
+            self.others.follow(generation);
+        }
+    }
+
     /// All begins anew with this generation, of which no call has started yet, and the window has
     /// handed over all that it had numbered. Returns what the totals are to be counted from: there
     /// the others, as they were numbered, stay among the successes.
@@ -120,6 +127,10 @@ struct Others(sync::AtomicU64);
 const COUNT_BITS: u32 = 48;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
+/// It stays within twice so many generations of the present one: half a turn of them is four times
+/// as many, and what is further back looks as if it were to come.
+const FOLLOWS: u64 = 1 << 13;
+
 impl Others {
     fn count(&self) -> u64 {
         self.0.load(Acquire) & COUNT_MASK
@@ -137,6 +148,22 @@ impl Others {
             let next = (found & !COUNT_MASK) | count;
             match self.0.compare_exchange_weak(found, next, AcqRel, Acquire) {
                 Ok(_) => return true,
+                Err(other) => found = other,
+            }
+        }
+    }
+
+    /// What began so long ago is late by now, so that it does not matter that it no longer counts.
+    fn follow(&self, generation: u64) {
+        let follow = |found: u64| {
+            let since = (generation as u16).wrapping_sub((found >> COUNT_BITS) as u16);
+            let tag = generation.wrapping_sub(FOLLOWS) << COUNT_BITS;
+            (u64::from(since) > FOLLOWS).then_some(tag | (found & COUNT_MASK))
+        };
+        let mut found = self.0.load(Acquire);
+        while let Some(next) = follow(found) {
+            match self.0.compare_exchange_weak(found, next, AcqRel, Acquire) {
+                Ok(_) => return,
                 Err(other) => found = other,
             }
         }

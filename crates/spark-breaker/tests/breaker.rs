@@ -452,6 +452,19 @@ fn b15_jitter_spreads_within_the_longest_open_time() {
 }
 
 #[test]
+fn b15_an_open_time_that_cannot_double_is_spread_too() {
+    let mut times = std::collections::BTreeSet::new();
+    for _ in 0..50 {
+        let (breaker, _clock) = breaker(config().jitter(0.5).max_open_for(secs(10)));
+        fail(&breaker, 10);
+        let wait = breaker.snapshot().retry_after.unwrap();
+        assert!((secs(10)..=secs(15)).contains(&wait), "{wait:?}");
+        times.insert(wait);
+    }
+    assert!(times.len() > 40, "{times:?}");
+}
+
+#[test]
 fn b15_replicas_that_were_told_one_moment_do_not_probe_at_it() {
     let mut times = std::collections::BTreeSet::new();
     for _ in 0..50 {
@@ -527,6 +540,33 @@ fn background_calls_are_preferred_as_probes() {
     assert!(
         breaker.try_acquire().is_ok(),
         "nobody came from the background"
+    );
+}
+
+#[test]
+fn users_do_not_probe_until_one_from_the_background_has_succeeded() {
+    let (breaker, clock) = due_for_probes(config().background_grace(secs(5)).probes(3));
+    let kept = |breaker: &Breaker, wait| {
+        let rejected = breaker.try_acquire().unwrap_err();
+        let kept = (rejected.state, rejected.reason, rejected.retry_after);
+        let reason = RejectReason::KeptForBackground;
+        assert_eq!(kept, (State::HalfOpen, reason, wait));
+    };
+    let first = breaker.try_acquire_background().unwrap();
+    clock.advance(secs(1));
+    kept(&breaker, secs(4));
+    let second = breaker.try_acquire_background().unwrap();
+    drop(second);
+    kept(&breaker, secs(4));
+    first.success();
+    assert!(breaker.try_acquire().unwrap().is_probe());
+
+    let (breaker, clock) = due_for_probes(config().background_grace(secs(5)).probes(3));
+    let _hangs = breaker.try_acquire_background().unwrap();
+    clock.advance(secs(5));
+    assert!(
+        breaker.try_acquire().unwrap().is_probe(),
+        "its time is over"
     );
 }
 

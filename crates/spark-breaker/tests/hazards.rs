@@ -361,6 +361,31 @@ fn b7_only_a_panic_of_the_inner_service_is_held_against_it() {
     }
 }
 
+/// However old the call is by then.
+#[test]
+fn b7_a_classifier_that_panics_late_is_not_the_callees_doing() {
+    for at in [At::ClassifyResponse, At::ClassifyError, At::ClassifyData] {
+        let (breaker, _clock) = breaker(Config::llm().abandon_after(Duration::ZERO));
+        let layer = BreakerLayer::new(breaker.clone()).classify(Panics(at));
+        let service = layer.layer(Panics(at));
+        let caught = catch_unwind(AssertUnwindSafe(|| call_whole(service)));
+        assert!(caught.is_err(), "{at:?}");
+        let totals = breaker.snapshot().totals;
+        assert_eq!((totals.failures, totals.cancelled), (0, 1), "{at:?}");
+
+        let rules = Config::llm().abandon_after(Duration::ZERO);
+        let registry = Registry::new(9, rules, TestClock::new().clock()).unwrap();
+        let key = |_: &_| Some(ProviderKey::new("openai").model("gpt-x"));
+        let layer = BreakerLayer::keyed(registry.clone(), key).classify(Panics(at));
+        let service = layer.layer(Panics(at));
+        assert!(catch_unwind(AssertUnwindSafe(|| call_whole(service))).is_err());
+        for snapshot in registry.snapshots() {
+            let totals = snapshot.totals;
+            assert_eq!((totals.failures, totals.cancelled), (0, 1), "{at:?}");
+        }
+    }
+}
+
 #[test]
 fn b7_a_panic_that_is_caught_further_out_counts_at_once() {
     let (breaker, _clock) = breaker(Config::llm().consecutive(1));

@@ -41,6 +41,23 @@ fn b12_one_that_is_in_use_keeps_its_place_and_one_that_is_not_makes_room() {
 }
 
 #[test]
+fn b12_one_that_an_operator_has_in_hand_keeps_its_place() {
+    for mode in [
+        Mode::ForcedOpen,
+        Mode::ForcedClosed,
+        Mode::MetricsOnly,
+        Mode::Disabled,
+    ] {
+        let clock = TestClock::new();
+        let registry = Registry::new(1, Config::standard(), clock.clock()).unwrap();
+        registry.get_or_create("in-hand").unwrap().set_mode(mode);
+        clock.advance(Duration::from_secs(100_000));
+        let new = registry.get_or_create("new").unwrap();
+        assert_eq!(&**new.name(), OVERFLOW, "{mode:?}");
+    }
+}
+
+#[test]
 fn room_is_looked_for_once_a_second() {
     let clock = TestClock::new();
     let registry = Registry::new(1, Config::standard(), clock.clock()).unwrap();

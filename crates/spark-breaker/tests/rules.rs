@@ -143,6 +143,27 @@ fn calls_that_hang_open_it_however_long_nothing_has_happened() {
 
 /// Whoever changes how many are too many has those in mind that hang now.
 #[test]
+fn calls_that_hang_open_it_again_after_it_has_closed_and_where_the_rule_is_new() {
+    let (breaker, clock) = breaker(config().probes(1));
+    let rules = config()
+        .probes(1)
+        .in_flight_slow(3)
+        .slow_threshold(secs(12));
+    breaker.reconfigure(rules).unwrap();
+    for _ in 0..2 {
+        let _hang = acquire(&breaker, 3);
+        for _ in 0..20 {
+            clock.advance(secs(1));
+            drop(breaker.try_acquire());
+        }
+        assert_eq!(state(&breaker), State::Open);
+        clock.advance(secs(100));
+        breaker.try_acquire().unwrap().success();
+        assert_eq!(state(&breaker), State::Closed);
+    }
+}
+
+#[test]
 fn another_limit_does_not_forget_the_calls_that_hang() {
     let rules = || config().slow_threshold(secs(1));
     let (breaker, clock) = breaker(rules().in_flight_slow(300));
@@ -267,6 +288,24 @@ fn watching_says_what_it_would_do_and_refuses_nothing() {
     breaker.set_mode(Mode::Auto);
     fail(&breaker, 1);
     assert_eq!(state(&breaker), State::Open, "what it has seen counts");
+}
+
+#[test]
+fn watching_anew_it_says_again_that_it_would_open() {
+    let (breaker, _clock) = breaker(config());
+    breaker.set_mode(Mode::MetricsOnly);
+    breaker.exhaust(None);
+    fail(&breaker, 10);
+    let would = |breaker: &Breaker| breaker.snapshot().would_trip.map(|it| it.reason);
+    let exhausted = Reason::Exhausted { retry_after: None };
+    assert_eq!(would(&breaker), Some(exhausted), "until an operator acts");
+    breaker.set_mode(Mode::ForcedClosed);
+    breaker.set_mode(Mode::MetricsOnly);
+    fail(&breaker, 10);
+    assert!(matches!(
+        would(&breaker),
+        Some(Reason::FailureRate { calls: 10, .. })
+    ));
 }
 
 /// Told with a time, it opens for that time at once: so would it have.
@@ -506,6 +545,27 @@ fn nobody_sees_more_successes_than_there_were() {
     assert_eq!(snapshot.in_flight, 2);
     drop(held);
     assert_eq!(breaker.snapshot().in_flight, 0);
+}
+
+/// More steps than words have room to tell apart.
+#[test]
+fn nor_after_tens_of_thousands_of_steps() {
+    let (breaker, _clock) = breaker(config().window(Window::Count(100)).min_calls(100));
+    for after_reset in [false, true] {
+        for turn in 1..=70 {
+            for _ in 0..500 {
+                breaker.set_mode(Mode::ForcedClosed);
+                breaker.set_mode(Mode::Auto);
+            }
+            fail(&breaker, 2);
+            succeed(&breaker, 1);
+            let snapshot = breaker.snapshot();
+            let counted = (snapshot.totals.successes, snapshot.totals.failures);
+            assert_eq!(counted, (turn, 2 * turn), "{after_reset}");
+            assert_eq!(snapshot.in_flight, 0);
+        }
+        breaker.reset();
+    }
 }
 
 #[tokio::test]

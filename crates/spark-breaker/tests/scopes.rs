@@ -381,3 +381,30 @@ fn health_names_those_that_are_not_well() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn health_does_not_say_that_one_opened_by_itself_that_an_operator_had_opened() {
+    let (registry, clock) = registry(Config::standard().jitter(0.0).probes(1));
+    let breaker = registry.get_or_create("db").unwrap();
+    breaker.throttle(secs(7));
+    clock.advance(secs(7));
+    breaker.try_acquire().unwrap().success();
+    breaker.set_mode(Mode::ForcedOpen);
+    breaker.set_mode(Mode::Auto);
+    let line = registry.health().unwell[0].to_string();
+    assert_eq!(
+        line,
+        "db is open: an operator said so; since 0.0 s; for 0.0 s more"
+    );
+
+    // This one had, and what it was told outlasts the operator.
+    breaker.reset();
+    breaker.throttle(secs(7));
+    breaker.set_mode(Mode::ForcedOpen);
+    breaker.set_mode(Mode::Auto);
+    let line = registry.health().unwell[0].to_string();
+    assert_eq!(
+        line,
+        "db is open: throttled for 7.0 s; since 0.0 s; for 7.0 s more"
+    );
+}

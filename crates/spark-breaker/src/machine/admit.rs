@@ -67,7 +67,7 @@ impl Machine {
                 Stand::Ramping => self.admit_ramping(word, now),
                 Stand::Open => self.admit_open(RejectReason::Open, background, now),
                 Stand::Exhausted => self.admit_open(RejectReason::Exhausted, background, now),
-                Stand::HalfOpen => self.admit_probe(word, now),
+                Stand::HalfOpen => self.admit_probe(word, background, now),
             };
             // Else it stands elsewhere by now.
             if let Some(decided) = decided {
@@ -135,16 +135,24 @@ impl Machine {
             let wait = until.saturating_duration_since(now);
             return Some(Err(self.reject(State::Open, why, wait)));
         }
-        let kept_until = until.saturating_add(self.live.grace());
-        if !background && now < kept_until {
-            let wait = kept_until.saturating_duration_since(now);
-            let why = RejectReason::KeptForBackground;
-            return Some(Err(self.reject(State::Open, why, wait)));
+        if let Some(kept) = self.kept_for_background(background, State::Open, now) {
+            return Some(Err(kept));
         }
         self.begin_probing()
     }
 
-    fn admit_probe(&self, word: Word, now: Instant) -> Option<Result<Call, Rejected>> {
+    fn admit_probe(
+        &self,
+        word: Word,
+        background: bool,
+        now: Instant,
+    ) -> Option<Result<Call, Rejected>> {
+        // Once a probe has succeeded, users may be the next ones.
+        if word.good() == 0
+            && let Some(kept) = self.kept_for_background(background, State::HalfOpen, now)
+        {
+            return Some(Err(kept));
+        }
         if now.as_nanos() >= self.probes_until.load(Acquire) {
             return self.begin_probing();
         }
@@ -158,6 +166,27 @@ impl Machine {
             Err(found) if same(found) => Some(Err(self.busy(State::HalfOpen))),
             Err(_) => None,
         }
+    }
+
+    /// Refuses a user, for a moment after the open time.
+    fn kept_for_background(
+        &self,
+        background: bool,
+        state: State,
+        now: Instant,
+    ) -> Option<Rejected> {
+        let grace = self.live.grace();
+        if background || grace.is_zero() {
+            return None;
+        }
+        let open_until = Instant::from_nanos(self.open_until.load(Acquire));
+        let wait = open_until
+            .saturating_add(grace)
+            .saturating_duration_since(now)
+            // It may stand open again by now.
+            .min(grace);
+        let kept = RejectReason::KeptForBackground;
+        (!wait.is_zero()).then(|| self.reject(state, kept, wait))
     }
 
     /// The open time, or the time of an episode of probes, is over: the caller is the first probe

@@ -64,11 +64,11 @@ impl Control {
             jitter,
             ..
         } = self.config;
-        // At the longest too, replicas must not probe at one moment: it is the latest of them.
+        // At the longest too, replicas must not probe at one moment: it is the latest of them, unless
+        // the shortest leaves no room before it.
         let most = max_open_for.div_f64(1.0 + jitter).max(open_for);
         let time = open_for.saturating_mul(1 << doublings).min(most);
-        let time = self.jitter.lengthen(time, jitter).min(max_open_for);
-        now.saturating_add(time)
+        now.saturating_add(self.jitter.lengthen(time, jitter))
     }
 
     /// A moment somewhat later: a callee tells all replicas the same one.

@@ -32,6 +32,8 @@ impl Machine {
             if mode == step.word().mode() {
                 return;
             }
+            // Who is told to watch again has not said anything yet.
+            step.control.would_be_open_until = step.now;
             match mode {
                 // It stands as the operator left it: open and due for a probe, or closed.
                 Mode::Auto => step.turn_over(Mode::Auto),

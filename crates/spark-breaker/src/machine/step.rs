@@ -258,6 +258,9 @@ impl Step<'_> {
 
     /// Open by an operator, and until this moment once the operator lets go.
     pub(super) fn force_open(&mut self, until: Instant) {
+        if self.word().state() != State::Open {
+            self.control.last_trip = Some((Reason::Operator, self.now));
+        }
         self.machine.open_until.swap(known(until), AcqRel);
         self.enter(
             Mode::ForcedOpen,
@@ -319,6 +322,7 @@ impl Step<'_> {
         let generation = old.next_generation();
         let handed_over = machine.windows.turn_over(generation, clear);
         machine.tally.take_over(handed_over);
+        machine.tally.turn_over(generation);
         if self.forgets {
             self.control.counted_before = machine.tally.begin_anew(generation);
         }

@@ -81,6 +81,8 @@ pub(crate) struct Model {
     run: usize,
     /// Until when a failure asked to be left alone.
     asked: u64,
+    /// Until when it was open the last time.
+    open_until: u64,
     streak: u32,
     closed_since: u64,
     ramping: bool,
@@ -116,6 +118,7 @@ impl Model {
             numbered: 0,
             looked: None,
             ticks_since: now,
+            open_until: now,
         }
     }
 
@@ -156,10 +159,16 @@ impl Model {
                     let open = [RejectReason::Open, RejectReason::Exhausted];
                     return Err(open[usize::from(exhausted)]);
                 }
+                self.open_until = until;
                 if !background && self.now < until + self.rules.grace {
                     return Err(RejectReason::KeptForBackground);
                 }
                 self.half_open();
+            }
+            Where::HalfOpen { good: 0, .. }
+                if !background && self.now < self.open_until + self.rules.grace =>
+            {
+                return Err(RejectReason::KeptForBackground);
             }
             Where::HalfOpen { deadline, .. } if self.now < deadline => {}
             // Those who came back were good, so that it goes on.
