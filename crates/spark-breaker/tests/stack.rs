@@ -95,11 +95,11 @@ async fn used_up_credit_costs_one_call_and_no_time() {
 #[tokio::test(start_paused = true)]
 async fn a_first_event_that_is_an_error_is_counted_and_holds_nothing() {
     let client = service_fn(async |_: Request<Bytes>| {
-        let error = "event: error\ndata: {\"error\":{\"type\":\"overloaded_error\"}}\n";
+        let error = "event: error\ndata: {\"error\":{\"type\":\"overloaded_error\"}}\n\n";
         let frames = vec![
             (secs(1), Ok(": ping\n\n")),
             (secs(1), Ok(error)),
-            (secs(9), Ok("\n")),
+            (secs(9), Ok(": nobody waits for this\n\n")),
         ];
         let response = Response::builder().header("content-type", "text/event-stream");
         Ok(response.body(paced(frames)).unwrap())

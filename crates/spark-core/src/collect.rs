@@ -1,5 +1,6 @@
 //! Reading a body whole, up to a limit.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,10 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::BoxError;
+
+/// After so many frames at once it lets others have their turn: a body that always has one more,
+/// and an empty one at that, would hold the thread for good, and with it whoever limits its time.
+const FRAMES: usize = 1_024;
 
 /// Reads `body` whole, at most `max` bytes of it. Trailers are dropped.
 ///
@@ -39,7 +44,6 @@ pub fn collect<B: Body<Data = Bytes>>(body: B, max: usize) -> Collect<B> {
 
 pin_project! {
     /// The future of [`collect`].
-    #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Collect<B> {
         #[pin]
@@ -49,7 +53,6 @@ pin_project! {
     }
 }
 
-#[derive(Debug)]
 enum Read {
     Nothing,
     One(Bytes),
@@ -85,7 +88,7 @@ where
         if matches!(this.read, Read::Nothing) && exceeds(this.body.size_hint().lower(), max) {
             return too_large;
         }
-        loop {
+        for _ in 0..FRAMES {
             let frame = match ready!(this.body.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Err(CollectError::Read(error.into()))),
@@ -99,6 +102,18 @@ where
             }
             this.read.push(data, max);
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<B> fmt::Debug for Collect<B> {
+    /// Without the text, which may be a prompt or an answer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collect")
+            .field("max", &self.max)
+            .field("read", &self.read.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,6 +191,53 @@ mod tests {
         let broken = collect(TestBody::frames(["he"]).with_error(), 5).await;
         let error = broken.unwrap_err();
         assert!(std::error::Error::source(&error).is_some(), "{error}");
+    }
+
+    #[test]
+    fn a_body_that_always_has_one_more_frame_lets_others_have_their_turn() {
+        /// Never ends, and never has to be waited for.
+        struct Endless;
+        impl Body for Endless {
+            type Data = Bytes;
+            type Error = BoxError;
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+                Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::new()))))
+            }
+        }
+        let mut read = std::pin::pin!(collect(Endless, 5));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(read.as_mut().poll(&mut cx).is_pending());
+    }
+
+    #[tokio::test]
+    async fn many_frames_are_read_all_the_same() {
+        let frames = ["x"; 3 * FRAMES];
+        let read = collect(TestBody::frames(frames), 4 * FRAMES).await.unwrap();
+        assert_eq!(read.len(), 3 * FRAMES);
+    }
+
+    #[test]
+    fn debug_shows_no_text() {
+        let text = "my secret prompt";
+        let request: RequestBody<String> = RequestBody::whole(text);
+        let response: crate::ResponseBody<String> = crate::ResponseBody::whole(text);
+        let mut read = Read::Nothing;
+        read.push(text.into(), 100);
+        let collecting = Collect {
+            body: (),
+            max: 100,
+            read,
+        };
+        for shown in [
+            format!("{request:?}"),
+            format!("{response:?}"),
+            format!("{collecting:?}"),
+        ] {
+            assert!(!shown.contains("secret") && shown.contains("16"), "{shown}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The body of a request that a layer has read, or is reading.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -22,7 +23,6 @@ pin_project! {
     /// let unread = RequestBody::streaming(String::from("{}"));
     /// assert!(unread.as_whole().is_none());
     /// ```
-    #[derive(Debug)]
     pub struct RequestBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -31,7 +31,6 @@ pin_project! {
 
 pin_project! {
     #[project = KindProj]
-    #[derive(Debug)]
     enum Kind<B> {
         Streaming { #[pin] body: B },
         Whole { bytes: Bytes },
@@ -116,5 +115,18 @@ where
             Kind::Streaming { body } => body.size_hint(),
             Kind::Whole { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
+    }
+}
+
+impl<B> fmt::Debug for RequestBody<B> {
+    /// Without the text, which may be a prompt or an answer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = match &self.kind {
+            Kind::Streaming { .. } => None,
+            Kind::Whole { bytes } => Some(bytes.len()),
+        };
+        f.debug_struct("RequestBody")
+            .field("whole_bytes", &whole)
+            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! The body of a response that a layer may answer itself.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -19,7 +20,6 @@ pin_project! {
     /// let passed = ResponseBody::inner(String::from("yes"));
     /// assert_eq!(passed.size_hint().exact(), Some(3));
     /// ```
-    #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -28,7 +28,6 @@ pin_project! {
 
 pin_project! {
     #[project = KindProj]
-    #[derive(Debug)]
     enum Kind<B> {
         Inner { #[pin] body: B },
         Whole { bytes: Bytes },
@@ -102,6 +101,19 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
 pub(crate) fn next_frame<E>(bytes: &mut Bytes) -> Option<Result<Frame<Bytes>, E>> {
     let bytes = std::mem::take(bytes);
     (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    /// Without the text, which may be a prompt or an answer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = match &self.kind {
+            Kind::Inner { .. } => None,
+            Kind::Whole { bytes } => Some(bytes.len()),
+        };
+        f.debug_struct("ResponseBody")
+            .field("whole_bytes", &whole)
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
