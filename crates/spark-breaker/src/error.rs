@@ -1,10 +1,9 @@
 //! What can go wrong when a breaker is made, and what a caller is told when it refuses.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::State;
+use crate::{BreakerName, State};
 
 /// A setting that cannot work. Returned when a breaker is made or reconfigured, never later.
 ///
@@ -71,7 +70,7 @@ impl ConfigError {
 #[non_exhaustive]
 pub struct Rejected {
     /// The breaker's name, which is usually the provider's.
-    pub name: Arc<str>,
+    pub name: BreakerName,
     /// Where the breaker stood.
     pub state: State,
     /// Why it refused.

@@ -38,6 +38,7 @@ mod machine;
 pub mod metrics;
 #[cfg(all(test, spark_loom))]
 mod models;
+mod name;
 mod order;
 mod outcome;
 mod permit;
@@ -92,6 +93,7 @@ pub use layer::BreakerLayer;
 pub use listener::{Event, EventKind, Listener};
 pub use llm::LlmClassify;
 pub use llm_body::LlmBody;
+pub use name::BreakerName;
 pub use order::Order;
 pub use outcome::{FailKind, IgnoreKind, Mode, Outcome, Reason, Scope, State};
 pub use permit::Permit;

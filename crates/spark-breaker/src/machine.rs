@@ -30,8 +30,8 @@ use crate::waiting::{Tick, Waiting};
 use crate::window::Windows;
 use crate::word::{AtomicWord, Stand, Word};
 use crate::{
-    Config, ConfigError, EventKind, Listener, Mode, Outcome, RejectReason, Rejected, State,
-    listener,
+    BreakerName, Config, ConfigError, EventKind, Listener, Mode, Outcome, RejectReason, Rejected,
+    State, listener,
 };
 
 pub(crate) struct Machine {
@@ -158,7 +158,7 @@ impl Machine {
             retry_after,
         });
         Rejected {
-            name: Arc::clone(&self.name),
+            name: BreakerName::of(&self.name),
             state,
             reason,
             retry_after,

@@ -104,7 +104,7 @@ fn all_must_admit_and_the_one_that_refuses_says_so() {
         let (breakers, _clock) = all(Config::llm());
         of(&breakers, scope).set_mode(Mode::ForcedOpen);
         let rejected = breakers.try_acquire().unwrap_err();
-        assert_eq!(rejected.name, *of(&breakers, scope).name());
+        assert_eq!(&*rejected.name, &**of(&breakers, scope).name());
         assert_eq!(in_flight(&breakers), [0; 3], "{scope:?}");
         assert_eq!(totals(&breakers), [Totals::default(); 3], "{scope:?}");
     }
