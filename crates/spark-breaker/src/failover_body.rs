@@ -282,10 +282,7 @@ mod tests {
 
         let secret = peeked(true, TestBody::frames(["data: x\n\n"]).with_pause());
         let shown = format!("{:?}", secret.await.unwrap());
-        assert!(
-            shown.contains("held: 1") && !shown.contains("data"),
-            "{shown}"
-        );
+        assert!(!shown.contains("data"), "{shown}");
 
         let empty = peeked(false, TestBody::frames([""])).await.unwrap();
         assert!(empty.collect().await.unwrap().to_bytes().is_empty());

@@ -235,6 +235,23 @@ impl Registry {
         }
     }
 
+    /// Takes the breaker of this name out, whatever it remembers, as of a credential that is no longer
+    /// used. Whoever holds it goes on with it, and who asks for the name again gets a new one. `None`
+    /// when there is none; the shared ones stay.
+    ///
+    /// # Example
+    /// ```
+    /// # use spark_breaker::{Config, Registry};
+    /// # let registry = Registry::new(9, Config::llm(), spark_core::Clock::system())?;
+    /// registry.get_or_create("openai#key-1")?.exhaust(None);
+    /// assert!(registry.remove("openai#key-1").is_some());
+    /// assert!(registry.get("openai#key-1").is_none());
+    /// # Ok::<(), spark_breaker::ConfigError>(())
+    /// ```
+    pub fn remove(&self, name: &str) -> Option<Breaker> {
+        self.shelf(scope_of(name)).remove(name)
+    }
+
     /// The breakers in the order of their names; a shared one is among them from the time that it
     /// was first needed.
     ///

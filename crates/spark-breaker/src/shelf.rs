@@ -139,6 +139,16 @@ impl Shelf {
         Ok(breaker)
     }
 
+    /// Whoever holds it goes on with it.
+    pub(crate) fn remove(&self, name: &str) -> Option<Breaker> {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        let place = kept.breakers.remove(name)?;
+        drop(kept);
+        self.full_until.store(0, Relaxed);
+        place.breaker.is_forgotten();
+        Some(place.breaker)
+    }
+
     /// The one that names share for which there is no room.
     pub(crate) fn overflow(&self) -> Breaker {
         count!(metrics::OVERFLOWS);

@@ -1,41 +1,14 @@
 //! Callees that ask to be left alone for a while.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/timed.rs"]
+mod timed;
+
 use std::time::Duration;
 
 use spark_breaker::{Breaker, Config, FailKind, Mode, Outcome, Reason, RejectReason, State};
 use spark_core::testing::TestClock;
-
-const fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// No jitter, so that times are exact; no trip by a run of failures unless a test wants it.
-fn config() -> Config {
-    Config::standard().jitter(0.0).consecutive(None)
-}
-
-fn breaker(config: Config) -> (Breaker, TestClock) {
-    let clock = TestClock::new();
-    clock.advance(secs(1_000));
-    (
-        Breaker::new("provider", config, clock.clock()).unwrap(),
-        clock,
-    )
-}
-
-fn fail(breaker: &Breaker, times: usize) {
-    for _ in 0..times {
-        breaker
-            .try_acquire()
-            .unwrap()
-            .failure(FailKind::Status(500));
-    }
-}
-
-fn state(breaker: &Breaker) -> State {
-    breaker.snapshot().state
-}
+use timed::{breaker, config, fail, secs, state};
 
 /// Open, and its time is over.
 fn due_for_probes(config: Config) -> (Breaker, TestClock) {

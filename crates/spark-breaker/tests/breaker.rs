@@ -5,6 +5,9 @@
     reason = "a forgotten permit is one of the hazards"
 )]
 
+#[path = "common/timed.rs"]
+mod timed;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,46 +18,10 @@ use spark_breaker::{
     RejectReason, State, Window,
 };
 use spark_core::testing::TestClock;
-
-const fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// No jitter, so that times are exact; no trip by a run of failures unless a test wants it.
-fn config() -> Config {
-    Config::standard().jitter(0.0).consecutive(None)
-}
-
-fn breaker(config: Config) -> (Breaker, TestClock) {
-    let clock = TestClock::new();
-    clock.advance(secs(1_000));
-    (
-        Breaker::new("provider", config, clock.clock()).unwrap(),
-        clock,
-    )
-}
-
-fn succeed(breaker: &Breaker, times: usize) {
-    for _ in 0..times {
-        breaker.try_acquire().unwrap().success();
-    }
-}
-
-fn fail(breaker: &Breaker, times: usize) {
-    for _ in 0..times {
-        breaker
-            .try_acquire()
-            .unwrap()
-            .failure(FailKind::Status(500));
-    }
-}
+use timed::{breaker, config, fail, secs, state, succeed};
 
 fn ignore(breaker: &Breaker, why: IgnoreKind) {
     breaker.try_acquire().unwrap().ignore(why);
-}
-
-fn state(breaker: &Breaker) -> State {
-    breaker.snapshot().state
 }
 
 /// Open, and its time is over.

@@ -121,3 +121,19 @@ fn a_full_registry_shares_one_breaker() {
     by_name.set_mode(Mode::ForcedOpen);
     assert!(more.try_acquire().is_err(), "no second one has its name");
 }
+
+#[test]
+fn what_is_taken_out_makes_room_at_once_and_is_made_anew() {
+    let registry = Registry::new(1, Config::standard(), Clock::system()).unwrap();
+    let old = registry.get_or_create("key").unwrap();
+    old.exhaust(None);
+    let shared = registry.get_or_create("next").unwrap();
+    assert_eq!(&**shared.name(), OVERFLOW, "it is full");
+    assert!(registry.remove("key").is_some());
+    assert!(registry.remove("key").is_none() && registry.remove(OVERFLOW).is_none());
+    assert!(old.try_acquire().is_err(), "who holds it goes on with it");
+    let next = registry.get_or_create("next").unwrap();
+    assert_eq!(&**next.name(), "next");
+    assert!(next.try_acquire().is_ok());
+    assert!(registry.get(OVERFLOW).is_some());
+}
