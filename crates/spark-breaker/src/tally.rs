@@ -1,21 +1,19 @@
 //! What was counted since the breaker was made. Nothing is decided by it.
 
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
 use crate::machine::Counted;
+use crate::sync::Line;
 use crate::{Totals, sync};
 
 /// Calls that are under way are those that have started and not ended: two counters that only go
 /// up, instead of one that goes up and down.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    started: AtomicU64,
-    /// Without those that the window by count has numbered, so that a success in such a window writes
-    /// one counter and not two.
-    successes: AtomicU64,
+    striped: [Line<Stripe>; STRIPES],
     /// Of those that it has numbered or is about to, the ones that were not successes: since all
     /// began anew, and before.
     others: Others,
@@ -27,21 +25,52 @@ pub(crate) struct Tally {
     late: AtomicU64,
 }
 
+/// What each call writes, once for a few threads, so that fewer of them meet at one word. The sums
+/// count.
+#[derive(Debug, Default)]
+struct Stripe {
+    started: AtomicU64,
+    /// Without those that the window by count has numbered, so that a success in such a window writes
+    /// one counter and not two.
+    successes: AtomicU64,
+}
+
+const STRIPES: usize = 4;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Threads take turns at the stripes.
+    static STRIPE: usize = THREADS.fetch_add(1, Relaxed) % STRIPES;
+}
+
 impl Tally {
     #[inline]
     pub(crate) fn start(&self) {
-        self.started.fetch_add(1, Relaxed);
+        self.stripe().started.fetch_add(1, Relaxed);
+    }
+
+    #[inline]
+    fn stripe(&self) -> &Stripe {
+        // A thread that ends has none any more.
+        let stripe = STRIPE.try_with(|stripe| *stripe).unwrap_or(0);
+        &self.striped[stripe % STRIPES]
+    }
+
+    fn sum(&self, of: impl Fn(&Stripe) -> &AtomicU64) -> u64 {
+        let each = self.striped.iter().map(|stripe| of(stripe).load(Relaxed));
+        each.fold(0, u64::wrapping_add)
     }
 
     /// One that was counted as started was not made: it will not end.
     pub(crate) fn take_back(&self) {
-        self.started.fetch_sub(1, Relaxed);
+        self.stripe().started.fetch_sub(1, Relaxed);
     }
 
     #[inline]
     pub(crate) fn count(&self, counted: Counted) {
         match counted {
-            Counted::Success => &self.successes,
+            Counted::Success => &self.stripe().successes,
             Counted::Failure => &self.failures,
             Counted::Throttled => &self.throttled,
             Counted::Ignored => &self.ignored,
@@ -67,7 +96,7 @@ impl Tally {
 
     /// The window has forgotten that it numbered so many.
     pub(crate) fn take_over(&self, numbered: u64) {
-        self.successes.fetch_add(numbered, Relaxed);
+        self.stripe().successes.fetch_add(numbered, Relaxed);
     }
 
     /// Another generation begins.
@@ -92,7 +121,7 @@ impl Tally {
     }
 
     fn totals_but(&self, others: u64, numbered: u64) -> Totals {
-        let successes = self.successes.load(Relaxed).wrapping_add(numbered);
+        let successes = self.sum(|stripe| &stripe.successes).wrapping_add(numbered);
         Totals {
             successes: successes.saturating_sub(others),
             failures: self.failures.load(Relaxed),
@@ -114,7 +143,7 @@ impl Tally {
             .wrapping_add(ended.late);
         let ended = ended.wrapping_sub(self.others_before.load(Relaxed));
         // Read last: whatever has ended by then has started.
-        let started = self.started.load(Relaxed);
+        let started = self.sum(|stripe| &stripe.started);
         u32::try_from(started.saturating_sub(ended)).unwrap_or(u32::MAX)
     }
 }
